@@ -1,8 +1,12 @@
-"""The one exception that a user's mistake raises."""
+"""The two exceptions that end a run with one line and without a traceback."""
 
 
 class UserError(Exception):
     """A mistake of the user, told in one line: what, the value, what would be right.
 
-    `launch.py` prints it without a traceback and ends with status 2.
+    `launch.py` prints it and ends with status 2.
     """
+
+
+class RunStopped(Exception):
+    """A run that cannot go on through no mistake in its input, told in one line; status 1."""

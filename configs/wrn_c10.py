@@ -1,0 +1,18 @@
+"""WRN-34-10 on CIFAR-10 with Ours+MAIL, the paper's Tables 1, 3, 4, 5 and 7.
+
+    python launch.py --config configs/wrn_c10.py
+
+Expected in the paper (last model, 5 seeds): clean 86.48, PGD-100 60.56, CW-PGD 51.55, AutoAttack 48.92.
+"""
+
+from configs import base
+
+
+def get_config():
+    """WRN-34-10 with the settings of Bag-of-Tricks, which the paper follows."""
+    config = base.get_config()
+    config.model.name = "wrn34_10"
+    config.optim.learning_rate = 0.1
+    # The paper prints 0.5e-4, but says that it follows Bag-of-Tricks, whose text calls its 5e-4 critical.
+    config.optim.weight_decay = 5e-4
+    return config

@@ -1,0 +1,84 @@
+"""What a config stands for: data, model and optimiser, put together once for training and for evaluation."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from jaxrw import data, models, settings, step
+from jaxrw.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts of a run, and the keys that all its randomness is derived from."""
+
+    dataset: data.Dataset
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    steps_per_epoch: int
+    init_key: jax.Array
+    order_key: jax.Array
+    step_key: jax.Array
+    evaluation_key: jax.Array
+
+    @property
+    def create_state(self):
+        """Function without arguments that makes the state before the first step."""
+        return functools.partial(
+            step.create_state,
+            self.init_key,
+            model=self.model,
+            optimizer=self.optimizer,
+            image_shape=self.dataset.test.images.shape[1:],
+        )
+
+
+def create(config):
+    """Check the config, load its data, make its parts; raises UserError before anything is written."""
+    settings.check(config, num_devices=jax.local_device_count())
+    # The model first: its mistakes cost nothing to find, the data may be a download.
+    _create_model(config, num_classes=10)
+    dataset = data.load(
+        config.dataset.name,
+        data_dir=config.dataset.data_dir,
+        train_size=config.dataset.train_size,
+        validation_size=config.dataset.validation_size,
+        test_size=config.dataset.test_size,
+    )
+    settings.check_dataset(config, dataset)
+    model = _create_model(config, num_classes=dataset.num_classes)
+    # The last images of an epoch that do not fill a batch wait for the next epoch's order.
+    steps_per_epoch = len(dataset.train.labels) // config.optim.batch_size
+    optimizer = step.create_optimizer(
+        learning_rate=config.optim.learning_rate,
+        momentum=config.optim.momentum,
+        weight_decay=config.optim.weight_decay,
+        milestones=config.optim.milestones,
+        decay=config.optim.decay,
+        steps_per_epoch=steps_per_epoch,
+    )
+    keys = jax.random.split(jax.random.key(config.seed), 4)
+    experiment = Experiment(dataset, model, optimizer, steps_per_epoch, *keys)
+    try:
+        jax.eval_shape(experiment.create_state)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return experiment
+
+
+def epoch_order(key, epoch, size):
+    """Order of the training examples in a 0-based epoch: a permutation of 0..size-1, int32, from (key, epoch)."""
+    return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), size), np.int32)
+
+
+def _create_model(config, *, num_classes):
+    """The config's model, its mistakes told as a user's."""
+    fields = config.model.to_dict()
+    try:
+        return models.create(fields.pop("name"), num_classes, axis_name=step.AXIS, **fields)
+    except ValueError as error:
+        raise UserError(str(error)) from error

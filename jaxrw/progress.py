@@ -1,0 +1,67 @@
+"""What a person sees while a run trains or is evaluated: a bar on a terminal, plain lines elsewhere."""
+
+import math
+
+from tqdm import tqdm
+
+from jaxrw.errors import RunStopped
+
+
+class TrainingProgress:
+    """Bar over all training images: epoch, loss, training accuracy under attack, images per second, time left."""
+
+    def __init__(self, *, first_step, num_steps, batch_size, num_epochs):
+        self._bar = tqdm(
+            total=num_steps * batch_size,
+            initial=first_step * batch_size,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=None,  # off where the output is no terminal
+        )
+        self._batch_size, self._num_epochs = batch_size, num_epochs
+        self._pending = None
+
+    def step(self, number, epoch, sums):
+        """Count step `number`; shows the sums of the step before, so that the host never waits for this one."""
+        self.settle()
+        self._pending = number, epoch, sums
+        self._bar.update(self._batch_size)
+
+    def settle(self):
+        """Show the step that is still pending; raises RunStopped where its loss is not finite."""
+        if self._pending is None:
+            return
+        (number, epoch, sums), self._pending = self._pending, None
+        examples, loss = float(sums["examples"]), float(sums["loss"])
+        if not math.isfinite(loss):
+            raise RunStopped(
+                f"the loss is {loss} at step {number:,} (epoch {epoch + 1}); the checkpoints before it are kept: "
+                "try a smaller optim.learning_rate"
+            )
+        self._bar.set_postfix_str(
+            f"epoch {epoch + 1}/{self._num_epochs}, loss {loss / examples:.3f}, "
+            f"accuracy {100 * float(sums['correct']) / examples:.1f}%",
+            refresh=False,
+        )
+
+    def epoch(self, epoch, *, train, validation, best):
+        """A line for the epoch that ended: above the bar on a terminal, plain elsewhere."""
+        measured = "".join(f"  {name} {value:.1f}%" for name, value in validation.items())
+        self._bar.write(
+            f"epoch {epoch + 1}/{self._num_epochs}  loss {train['loss']:.3f}  accuracy {train['accuracy']:.1f}%  "
+            f"weight {train['mean_weight']:.3f}  light {train['light_share']:.2f}"
+            f"{'  validation' if measured else ''}{measured}  "
+            f"{train['images_per_second']:.0f} images/s{'  best' if best else ''}"
+        )
+
+    def close(self):
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+def evaluation_bar(name, size):
+    """Bar over the test images under one attack; a context manager whose `update` takes a number of images."""
+    return tqdm(
+        total=size, desc=name, unit=" images", unit_scale=True, dynamic_ncols=True, disable=None, leave=False
+    )

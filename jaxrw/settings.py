@@ -1,0 +1,98 @@
+"""What a config may say: every field's range, checked before anything is computed or written."""
+
+import difflib
+
+from jaxrw import models, reweighting
+from jaxrw.attacks import suite
+from jaxrw.attacks.pgd import STARTS
+from jaxrw.errors import UserError
+
+_CHOICES = {
+    "model.name": models.MODELS,
+    "method.name": reweighting.METHODS,
+    "attack.start": STARTS,
+}
+
+_RANGES = {
+    "seed": (lambda v: 0 <= v < 2**32, "must be in 0..2^32 - 1"),
+    "dataset.pad": (lambda v: v >= 0, "must be 0 or more pixels"),
+    "method.warmup_epochs": (lambda v: v >= 0, "must be 0 or more"),
+    "method.tau": (lambda v: v >= 2, "must be at least 2 (Eq. 10)"),
+    "method.gamma": (lambda v: v > 0, "must be positive"),
+    "method.multiplier": (lambda v: v > 0, "must be positive"),
+    "attack.eps": (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 8/255 is 0.03137"),
+    "attack.step_size": (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 2/255 is 0.00784"),
+    "attack.num_steps": (lambda v: v >= 0, "must be 0 or more (0 trains on clean images)"),
+    "optim.num_epochs": (lambda v: v >= 1, "must be at least 1"),
+    "optim.batch_size": (lambda v: v >= 1, "must be at least 1"),
+    "optim.learning_rate": (lambda v: v > 0, "must be positive"),
+    "optim.momentum": (lambda v: 0 <= v < 1, "must be in [0, 1)"),
+    "optim.weight_decay": (lambda v: v >= 0, "must be 0 or more"),
+    "optim.decay": (lambda v: 0 < v <= 1, "must be in (0, 1]"),
+    "optim.milestones": (
+        lambda v: all(isinstance(e, int) and e > 0 for e in v) and len(set(v)) == len(v),
+        "must be different epochs, each at least 1, as in (75, 90, 100)",
+    ),
+    "evaluation.eps": (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 8/255 is 0.03137"),
+    "evaluation.step_size": (
+        lambda v: 0 <= v < 1,
+        "must be in [0, 1), in pixel units of [0, 1]: 2/255 is 0.00784",
+    ),
+    "evaluation.batch_size": (lambda v: v >= 1, "must be at least 1"),
+    "evaluation.selection_steps": (lambda v: v >= 1, "must be at least 1"),
+    "checkpoint.every_epochs": (lambda v: v >= 1, "must be at least 1"),
+    "checkpoint.every_steps": (lambda v: v is None or v >= 1, "must be at least 1, or None for epochs only"),
+}
+
+
+def check(config, *, num_devices):
+    """Raise UserError for the first field that no run could use; `num_devices` share the global batch."""
+    for field, choices in _CHOICES.items():
+        _check_choice(field, get(config, field), choices)
+    if not config.evaluation.attacks:
+        raise UserError(f"evaluation.attacks is empty; choose of {', '.join(suite.available())}")
+    for name in config.evaluation.attacks:
+        _check_choice("evaluation.attacks", name, suite.available())
+    for field, (holds, words) in _RANGES.items():
+        value = get(config, field)
+        if value != value or not holds(value):
+            raise UserError(f"{field} is {value}; {words}")
+    if config.method.name == "gairat" and config.attack.num_steps == 0:
+        raise UserError("attack.num_steps is 0; gairat counts attack steps, so it needs at least 1")
+    if config.optim.batch_size % num_devices:
+        nearest = max(num_devices, config.optim.batch_size // num_devices * num_devices)
+        raise UserError(
+            f"optim.batch_size is {config.optim.batch_size}, which {num_devices} devices cannot share evenly; "
+            f"it is the global batch: choose a multiple of {num_devices}, as {nearest}"
+        )
+
+
+def check_dataset(config, dataset):
+    """Raise UserError where the method or the batch does not fit the data set."""
+    if config.method.name.startswith("ours_") and dataset.num_classes < 3:
+        raise UserError(
+            f"dataset.name is {config.dataset.name!r} with {dataset.num_classes} classes; method.name "
+            f"{config.method.name!r} needs at least 3: with 2 its ratio is always 1"
+        )
+    size = len(dataset.train.labels)
+    if size < config.optim.batch_size:
+        raise UserError(
+            f"optim.batch_size is {config.optim.batch_size}, but only {size} images are left to train on; "
+            "choose a smaller batch or more images"
+        )
+
+
+def get(config, field):
+    """Value of a dotted field, as `optim.batch_size`."""
+    for name in field.split("."):
+        config = config[name]
+    return config
+
+
+def _check_choice(field, value, choices):
+    """Refuse a name that is none of the choices, with the nearest one."""
+    if value in choices:
+        return
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"{field} is {value!r}; {hint}choose of {', '.join(choices)}")

@@ -1,0 +1,214 @@
+"""One training step and one evaluation step on one device, and how they run on all of them.
+
+This is the only file that calls `pmap`. The state and the data have no device axis: they are placed once on
+all devices by `replicate`, and only the examples' indices are split. Sharding changes speed, not numbers.
+"""
+
+import functools
+
+import chex
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxrw.attacks.objectives import is_correct
+from jaxrw.augment import to_pixels
+from jaxrw.losses import batch_weights, weighted_cross_entropy
+
+AXIS = "devices"
+
+# Weights below this count as "light": a method that gives most examples such a weight hardly trains.
+LIGHT = 0.05
+
+SUMS = ("examples", "loss", "correct", "weight", "light")
+
+
+@flax.struct.dataclass
+class State:
+    """All that training carries from step to step; a pytree."""
+
+    step: chex.Array  # [] int32, steps taken
+    params: chex.ArrayTree
+    batch_stats: chex.ArrayTree
+    opt_state: optax.OptState
+    sums: dict[str, chex.Array]  # of this epoch so far, over all devices; reset by an epoch's first step
+
+    @property
+    def variables(self):
+        """What the model's `apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_optimizer(*, learning_rate, momentum, weight_decay, milestones, decay, steps_per_epoch):
+    """SGD in PyTorch's order: gradient plus weight decay, then momentum, then the learning rate.
+
+    Weight decay acts on all parameters, BatchNorm's and biases too, as the paper's settings do.
+
+    Args:
+      learning_rate: positive, of epoch 0.
+      momentum: in [0, 1), without Nesterov.
+      weight_decay: at least 0.
+      milestones: 0-based epochs at whose start the learning rate is multiplied by `decay`.
+      decay: factor.
+      steps_per_epoch: to turn epochs into steps.
+    """
+    schedule = optax.piecewise_constant_schedule(
+        learning_rate, {epoch * steps_per_epoch: decay for epoch in milestones}
+    )
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(momentum),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def create_state(key, *, model, optimizer, image_shape):
+    """State before the first step; `image_shape` is (H, W, C)."""
+    variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+        sums={name: jnp.zeros(()) for name in SUMS},
+    )
+
+
+def train_step(
+    state,
+    key,
+    images,
+    labels,
+    index,
+    *,
+    model,
+    optimizer,
+    weighting,
+    augment,
+    attack,
+    warmup_steps,
+    steps_per_epoch,
+    grad_through_weights,
+):
+    """One step of adversarial training on one device's share of the batch, under the mapped axis `AXIS`.
+
+    Augment, attack with BatchNorm in evaluation mode, one training forward that gives loss, weights and
+    statistics, mean of the gradients, SGD (Algorithm 1 without its slips).
+
+    Args:
+      state: `State`, the same on every device.
+      key: PRNG key of the run; every draw is derived from it, the step and the example's index.
+      images: [N, H, W, C] uint8, the whole training set.
+      labels: [N] int32.
+      index: [b] int32 into the training set, this device's share.
+      model: Flax module whose BatchNorm averages over `AXIS`.
+      optimizer: optax transformation.
+      weighting: `jaxrw.reweighting.Weighting`.
+      augment: (key, image) -> image.
+      attack: (key, logits_fn, images, labels, index) -> adversarial images and kappa.
+      warmup_steps: steps with all weights 1.
+      steps_per_epoch: after so many steps the sums begin anew.
+      grad_through_weights: whether weights are differentiated.
+
+    Returns:
+      The next state, and a dict of [] sums over the global batch of this step.
+    """
+    chex.assert_rank([images, labels, index], [4, 1, 1])
+    augment_key, attack_key = jax.random.split(jax.random.fold_in(key, state.step))
+    labels = labels[index]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, index)
+    clean = to_pixels(jax.vmap(augment)(keys, images[index]))
+    adversarial, kappa = attack(attack_key, _logits_fn(model, state.variables), clean, labels, index=index)
+
+    def objective(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, updated = model.apply(variables, adversarial, train=True, mutable=["batch_stats"])
+        weights = batch_weights(
+            weighting,
+            logits,
+            labels,
+            kappa,
+            active=state.step >= warmup_steps,
+            grad_through_weights=grad_through_weights,
+            axis_name=AXIS,
+        )
+        losses = weighted_cross_entropy(logits, labels, weights)
+        return losses.mean(), (updated["batch_stats"], logits, losses, weights)
+
+    gradients, (batch_stats, logits, losses, weights) = jax.grad(objective, has_aux=True)(state.params)
+    gradients = jax.lax.pmean(gradients, AXIS)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    sums = jax.lax.psum(
+        {
+            "examples": jnp.float32(len(index)),
+            "loss": losses.sum(),
+            "correct": jax.vmap(is_correct)(logits, labels).sum(dtype=jnp.float32),
+            "weight": weights.sum(),
+            "light": (weights < LIGHT).sum(dtype=jnp.float32),
+        },
+        AXIS,
+    )
+    first = state.step % steps_per_epoch == 0
+    state = State(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        sums={name: jnp.where(first, 0, state.sums[name]) + sums[name] for name in SUMS},
+    )
+    return state, sums
+
+
+def count_correct(variables, key, images, labels, index, mask, *, model, attack):
+    """Number of this batch's examples still correct under the attack, over all devices; [] int32.
+
+    Args:
+      variables: the model's.
+      key: PRNG key of the attack.
+      images: [N, H, W, C] uint8, the whole split.
+      labels: [N] int32.
+      index: [b] int32 into the split, this device's share.
+      mask: [b] bool, False for the padding of the last batch.
+      model: Flax module.
+      attack: (key, logits_fn, images, labels, index) -> adversarial images.
+    """
+    chex.assert_rank([images, labels, index, mask], [4, 1, 1, 1])
+    logits_fn = _logits_fn(model, variables)
+    labels = labels[index]
+    adversarial = attack(key, logits_fn, to_pixels(images[index]), labels, index)
+    correct = jax.vmap(is_correct)(logits_fn(adversarial), labels)
+    return jax.lax.psum((correct & mask).sum(dtype=jnp.int32), AXIS)
+
+
+def on_all_devices(step, *, num_split, donate_state=False):
+    """Map a step over the local devices: its last `num_split` arguments are [D, b], the first four are shared.
+
+    With `donate_state` the buffers of the first argument are gone after the call: the result takes their place.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None,) * 4 + (0,) * num_split,
+        out_axes=None,
+        donate_argnums=(0,) if donate_state else (),
+    )
+
+
+def replicate(tree):
+    """Put arrays on every local device, without a device axis; so placed, a mapped step compiles once."""
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def shard(array):
+    """Give a host array [B, ...] its device axis: [D, B / D, ...]."""
+    devices = jax.local_device_count()
+    return array.reshape(devices, len(array) // devices, *array.shape[1:])
+
+
+def _logits_fn(model, variables):
+    """The model in evaluation mode as a function of images alone."""
+    return functools.partial(model.apply, variables, train=False)

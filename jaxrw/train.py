@@ -1,0 +1,161 @@
+"""The training loop: epochs, validation, checkpoints, logs; goes on where a run stopped."""
+
+import contextlib
+import functools
+import time
+
+import jax
+
+from jaxrw import accuracy, checkpoints, experiment, reweighting, runs, step
+from jaxrw.attacks import pgd_and_kappa, suite
+from jaxrw.augment import augment
+from jaxrw.progress import TrainingProgress
+
+
+def run(config, workdir):
+    """Train, or go on exactly where `workdir` stopped; its checkpoints and logs are the result.
+
+    Args:
+      config: resolved ConfigDict, see configs/base.py.
+      workdir: directory of the run, created if need be.
+
+    Raises:
+      UserError: a field, the data or the directory is not usable; nothing is written then.
+      RunStopped: the loss is not finite any more; the checkpoints before it stay.
+    """
+    parts = experiment.create(config)
+    workdir = runs.open_workdir(workdir, config)
+    with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
+        done = manager.latest_step() or 0
+        if done == config.optim.num_epochs * parts.steps_per_epoch:
+            return
+        _print_start(config, parts, workdir, done)
+        state = step.replicate(parts.create_state())
+        if done:
+            state = checkpoints.restore(manager, done, state)
+        with contextlib.closing(runs.MetricsLog(workdir, step=done)) as log:
+            _train(config, parts, manager, log, state, done)
+
+
+def _train(config, parts, manager, log, state, done):
+    """Steps and epochs from the state after `done` steps to the end."""
+    train_step, validate = create_step(config, parts), _create_validation(config, parts)
+    images, labels = accuracy.replicated(parts.dataset.train)
+    key = step.replicate(parts.step_key)
+    num_epochs, batch_size, steps_per_epoch = (
+        config.optim.num_epochs,
+        config.optim.batch_size,
+        parts.steps_per_epoch,
+    )
+    progress = TrainingProgress(
+        first_step=done, num_steps=num_epochs * steps_per_epoch, batch_size=batch_size, num_epochs=num_epochs
+    )
+    with contextlib.closing(progress):
+        for epoch in range(done // steps_per_epoch, num_epochs):
+            order = experiment.epoch_order(parts.order_key, epoch, len(labels))
+            began, first = time.monotonic(), done
+            while done < (epoch + 1) * steps_per_epoch:
+                index = order[done % steps_per_epoch * batch_size :][:batch_size]
+                state, sums = train_step(state, key, images, labels, step.shard(index))
+                progress.step(done, epoch, sums)
+                done += 1
+                within = config.checkpoint.every_steps
+                if within and done % within == 0 and done % steps_per_epoch:
+                    progress.settle()
+                    checkpoints.save(manager, state, epoch=epoch)
+            progress.settle()
+            seconds = time.monotonic() - began
+
+            # Logs come before the checkpoint: after a kill, lines that have no checkpoint are dropped and redone.
+            train = _epoch_values(state.sums)
+            train |= {
+                "learning_rate": learning_rate(config.optim, epoch),
+                "seconds": seconds,
+                "images_per_second": (done - first) * batch_size / seconds,
+            }
+            log.write("train", epoch=epoch, step=done, **train)
+            validation = validate(state)
+            if validation:
+                log.write("validation", epoch=epoch, step=done, **validation)
+            selection = validation.get(_selection_attack(config))
+            best = selection is not None and checkpoints.is_best(manager, selection)
+            if best or epoch + 1 == num_epochs or (epoch + 1) % config.checkpoint.every_epochs == 0:
+                checkpoints.save(manager, state, epoch=epoch, accuracy=selection)
+            progress.epoch(epoch, train=train, validation=validation, best=best)
+
+
+def create_step(config, parts):
+    """The config's training step on all devices: (state, key, images, labels, index [D, b]) -> state, sums."""
+    fields = config.method.to_dict()
+    name, warmup_epochs = fields.pop("name"), fields.pop("warmup_epochs")
+    grad_through_weights = fields.pop("grad_through_weights")
+    per_device = functools.partial(
+        step.train_step,
+        model=parts.model,
+        optimizer=parts.optimizer,
+        weighting=reweighting.create(name, num_steps=config.attack.num_steps, **fields),
+        augment=functools.partial(augment, pad=config.dataset.pad, flip=config.dataset.flip),
+        attack=functools.partial(pgd_and_kappa, **config.attack),
+        warmup_steps=warmup_epochs * parts.steps_per_epoch,
+        steps_per_epoch=parts.steps_per_epoch,
+        grad_through_weights=grad_through_weights,
+    )
+    return step.on_all_devices(per_device, num_split=1, donate_state=True)
+
+
+def _create_validation(config, parts):
+    """Function of the state that gives validation accuracies in percent; none where nothing is held out."""
+    if not len(parts.dataset.validation.labels):
+        return lambda state: {}
+    images, labels = accuracy.replicated(parts.dataset.validation)
+    key = step.replicate(parts.evaluation_key)
+    counters = {
+        name: accuracy.create(
+            parts.model,
+            suite.create(name, eps=config.evaluation.eps, step_size=config.evaluation.step_size),
+        )
+        for name in ("clean", _selection_attack(config))
+    }
+
+    def validate(state):
+        measure = functools.partial(accuracy.measure, batch_size=config.evaluation.batch_size)
+        return {
+            name: measure(counter, state.variables, key, images, labels) for name, counter in counters.items()
+        }
+
+    return validate
+
+
+def _selection_attack(config):
+    """Name of the attack whose validation accuracy chooses the best checkpoint."""
+    return f"pgd{config.evaluation.selection_steps}"
+
+
+def _epoch_values(sums):
+    """Means over an epoch's examples from its sums; accuracy in percent, under the training attack."""
+    sums = {name: float(value) for name, value in sums.items()}
+    return {
+        "loss": sums["loss"] / sums["examples"],
+        "accuracy": 100 * sums["correct"] / sums["examples"],
+        "mean_weight": sums["weight"] / sums["examples"],
+        "light_share": sums["light"] / sums["examples"],
+    }
+
+
+def learning_rate(optim, epoch):
+    """Learning rate of a 0-based epoch, positive; `optim` is that section of the config."""
+    return optim.learning_rate * optim.decay ** sum(epoch >= milestone for milestone in optim.milestones)
+
+
+def _print_start(config, parts, workdir, done):
+    """Say what is trained, on what, where, and what will be missing."""
+    dataset = parts.dataset
+    print(
+        f"{config.method.name} on {config.dataset.name}: {len(dataset.train.labels):,} training, "
+        f"{len(dataset.validation.labels):,} validation, {len(dataset.test.labels):,} test images; "
+        f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}; in {workdir}"
+    )
+    if not len(dataset.validation.labels):
+        print("dataset.validation_size is 0: there will be no best checkpoint, only the last")
+    if done:
+        print(f"going on after step {done:,}, in epoch {done // parts.steps_per_epoch + 1}")
