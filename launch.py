@@ -9,7 +9,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from jaxrw.errors import RunStopped, UserError
+from jaxrw.errors import RunError, UserError
 
 MODES = ("train", "evaluate", "report")
 
@@ -28,7 +28,7 @@ def main(argv):
     except UserError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 2
-    except RunStopped as error:
+    except RunError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 1
     return 0
@@ -55,7 +55,16 @@ def _parse(argv):
     """Parse flags; whatever is wrong with them, or with the config file, becomes one line."""
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+    except (
+        flags.Error,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+        ImportError,
+        SyntaxError,
+    ) as error:
         words = " ".join(str(error).split())
         raise UserError(words) from error
     if len(rest) > 1:

@@ -28,7 +28,9 @@ def get_config():
     config.model.name = "resnet18"  # resnet18, wrn34_10, wrn
     config.model.depth = placeholder(int)  # None: 18 or 34; wrn has to say
     config.model.width = placeholder(int)  # None: 64 channels, or factor 10 for WideResNets; wrn has to say
-    config.model.mean = placeholder(tuple)  # per channel, in [0, 1]; None as in the paper: inputs stay in [0, 1]
+    config.model.mean = placeholder(
+        tuple
+    )  # per channel, in [0, 1]; None as in the paper: inputs stay in [0, 1]
     config.model.std = placeholder(tuple)
 
     config.method = ConfigDict()
@@ -64,7 +66,9 @@ def get_config():
     config.evaluation.eps = 8 / 255
     config.evaluation.step_size = 2 / 255  # PGD's; MAIL and TRADES use 0.003
     config.evaluation.batch_size = 500  # examples at a time over all devices; changes no number
-    config.evaluation.selection_steps = 20  # PGD steps on the validation images that choose the best checkpoint
+    config.evaluation.selection_steps = (
+        20  # PGD steps on the validation images that choose the best checkpoint
+    )
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1  # the last epoch and a new best are always saved

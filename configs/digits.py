@@ -1,6 +1,6 @@
 """Ours+MAIL on scikit-learn's 1,797 real handwritten digits: the whole method in a few minutes on a laptop.
 
-    python launch.py --config configs/digits.py --workdir runs/digits
+python launch.py --config configs/digits.py --workdir runs/digits
 """
 
 from configs import base

@@ -1,6 +1,6 @@
 """WRN-34-10 on CIFAR-100 with Ours+MAIL, the paper's Tables 2 and 6.
 
-    python launch.py --config configs/wrn_c100.py
+python launch.py --config configs/wrn_c100.py
 """
 
 from configs import wrn_c10

@@ -36,9 +36,7 @@ def measure(counter, variables, key, images, labels, *, batch_size, progress=lam
         for start in range(0, size, batch_size):
             index = np.arange(start, start + batch_size, dtype=np.int32)
             mask = index < size
-            counts = counter(
-                variables, key, images, labels, shard(np.minimum(index, size - 1)), shard(mask)
-            )
+            counts = counter(variables, key, images, labels, shard(np.minimum(index, size - 1)), shard(mask))
             correct.append(counts)
             progress(int(mask.sum()))
     return 100 * sum(int(count) for count in correct) / size

@@ -45,11 +45,8 @@ def restore(manager, step, template):
 
 
 def is_best(manager, accuracy):
-    """Whether a validation accuracy beats every checkpoint kept so far, strictly."""
-    best = best_step(manager)
+    """Whether a validation accuracy in percent beats those of all checkpoints kept so far, strictly."""
+    # The best may be the one that is still being written; an epoch is usually longer than that takes.
+    manager.wait_until_finished()
+    best = manager.best_step()
     return best is None or accuracy > manager.metrics(best)["accuracy"]
-
-
-def best_step(manager):
-    """Step of the best checkpoint, or None where nothing was validated."""
-    return manager.best_step()

@@ -8,5 +8,5 @@ class UserError(Exception):
     """
 
 
-class RunStopped(Exception):
+class RunError(Exception):
     """A run that cannot go on through no mistake in its input, told in one line; status 1."""

@@ -44,7 +44,9 @@ def run(config, workdir, *, checkpoint=None):
         if steps["last"] is None:
             raise UserError(f"--workdir {workdir} holds no checkpoint yet; train there first")
         if checkpoint and steps[checkpoint] is None:
-            raise UserError(f"--checkpoint is {checkpoint!r}, but dataset.validation_size is 0: there is only 'last'")
+            raise UserError(
+                f"--checkpoint is {checkpoint!r}, but dataset.validation_size is 0: there is only 'last'"
+            )
         results = _begin_results(config, workdir, parts, steps)
         measure = _create_measure(config, parts)
         for name in (checkpoint,) if checkpoint else CHECKPOINTS:
@@ -69,7 +71,7 @@ def _begin_results(config, workdir, parts, steps):
         "config": runs.as_json(config),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
-        "train_seconds": round(sum(l["seconds"] for l in runs.read_metrics(workdir) if l["kind"] == "train"), 1),
+        "train_seconds": round(sum(line.get("seconds", 0) for line in runs.read_metrics(workdir)), 1),
         "checkpoints": {},
     }
     kept = runs.read_results(workdir)
@@ -92,7 +94,11 @@ def _kept_accuracy(kept, config, name, number):
     checkpoint = kept and kept["checkpoints"][name]
     if not checkpoint or checkpoint["step"] != number:
         return {}
-    return checkpoint["accuracy"] if numbers(kept["config"]["evaluation"]) == numbers(config["evaluation"]) else {}
+    return (
+        checkpoint["accuracy"]
+        if numbers(kept["config"]["evaluation"]) == numbers(config["evaluation"])
+        else {}
+    )
 
 
 def _already_measured(results, number, attack):

@@ -42,7 +42,9 @@ def create(name, num_classes, *, depth=None, width=None, mean=None, std=None, ax
     if num_classes < 2:
         raise ValueError(f"the number of classes is {num_classes}; must be at least 2")
     if name == "wrn" and (depth is None or width is None):
-        raise ValueError(f"model.depth is {depth} and model.width is {width}; wrn needs both, as in 28 and 10")
+        raise ValueError(
+            f"model.depth is {depth} and model.width is {width}; wrn needs both, as in 28 and 10"
+        )
     if width is not None and width < 1:
         raise ValueError(f"model.width is {width}; must be at least 1")
     if (mean is None) != (std is None):
@@ -98,7 +100,9 @@ class ResNet(nn.Module):
         for stage, blocks in enumerate(self.stage_sizes):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
-                x = _ResNetBlock(self.width * 2**stage, stride, layers, name=f"stage{stage + 1}_block{block + 1}")(x)
+                x = _ResNetBlock(
+                    self.width * 2**stage, stride, layers, name=f"stage{stage + 1}_block{block + 1}"
+                )(x)
         return _head(x, self.num_classes, bias_init=_dense_bias(x.shape[-1]))
 
 
@@ -215,11 +219,11 @@ def _dense_bias(fan_in):
 
 def _head(x, num_classes, *, bias_init):
     """Global average and the dense layer; only ever called inside a module's compact method."""
-    return nn.Dense(num_classes, kernel_init=_torch_uniform, bias_init=bias_init, name="dense")(x.mean((1, 2)))
+    return nn.Dense(num_classes, kernel_init=_torch_uniform, bias_init=bias_init, name="dense")(
+        x.mean((1, 2))
+    )
 
 
 def num_parameters(variables):
     """Number of trained parameters in a model's variables."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-
-

@@ -4,7 +4,7 @@ import math
 
 from tqdm import tqdm
 
-from jaxrw.errors import RunStopped
+from jaxrw.errors import RunError
 
 
 class TrainingProgress:
@@ -29,13 +29,13 @@ class TrainingProgress:
         self._bar.update(self._batch_size)
 
     def settle(self):
-        """Show the step that is still pending; raises RunStopped where its loss is not finite."""
+        """Show the step that is still pending; raises RunError where its loss is not finite."""
         if self._pending is None:
             return
         (number, epoch, sums), self._pending = self._pending, None
         examples, loss = float(sums["examples"]), float(sums["loss"])
         if not math.isfinite(loss):
-            raise RunStopped(
+            raise RunError(
                 f"the loss is {loss} at step {number:,} (epoch {epoch + 1}); the checkpoints before it are kept: "
                 "try a smaller optim.learning_rate"
             )

@@ -16,6 +16,9 @@ _TITLES = {
     "aa": "AA",
 }
 
+# Columns up to this one hold names, those after it numbers.
+_TEXT = 2
+
 
 def run(workdir):
     """Table in Markdown of every results.json below `workdir`, a row a checkpoint, accuracies in percent.
@@ -42,18 +45,24 @@ def table(results):
         for name, checkpoint in content["checkpoints"].items():
             if checkpoint:
                 cells = [
-                    "not run" if checkpoint["accuracy"].get(attack) is None else f"{checkpoint['accuracy'][attack]:.2f}"
+                    "not run"
+                    if checkpoint["accuracy"].get(attack) is None
+                    else f"{checkpoint['accuracy'][attack]:.2f}"
                     for attack in ATTACKS
                 ]
                 method = content["config"]["method"]["name"]
                 counts = (str(checkpoint["epoch"] + 1), f"{checkpoint['num_examples']:,}")
                 rows.append((run_name, method, name, *counts, *cells))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["| " + " | ".join(_align(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True))) + " |" for row in rows]
-    rule = "|" + "|".join("-" * (width + 1) + (":" if i > 2 else "-") for i, width in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, *rest = [_line(row, widths) for row in rows]
+    rule = "|" + "|".join("-" * (w + 1) + (":" if i > _TEXT else "-") for i, w in enumerate(widths)) + "|"
+    return "\n".join([first, rule, *rest])
 
 
-def _align(cell, width, column):
-    """Names to the left, numbers to the right."""
-    return cell.ljust(width) if column <= 2 else cell.rjust(width)
+def _line(row, widths):
+    """One row: names to the left, numbers to the right."""
+    cells = [
+        cell.ljust(width) if column <= _TEXT else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return f"| {' | '.join(cells)} |"

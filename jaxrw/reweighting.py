@@ -126,7 +126,9 @@ def create(name, *, tau, similarity, beta, gamma, alpha, multiplier, lam, num_st
         case "standard":
             return Weighting(lambda logits, label, kappa: jnp.ones(()))
         case "gairat":
-            return Weighting(lambda _, __, kappa: gairat(kappa, num_steps=num_steps, lam=lam), normalized=True)
+            return Weighting(
+                lambda _, __, kappa: gairat(kappa, num_steps=num_steps, lam=lam), normalized=True
+            )
         case "ewat":
             return Weighting(lambda logits, _, __: ewat(logits), normalized=True)
         case "wmmr":

@@ -107,7 +107,9 @@ class MetricsLog:
 
     def __init__(self, workdir, *, step):
         """Go on at `step`: what a run wrote after its last checkpoint will be written again, so it goes."""
-        kept = [line for line in read_metrics(workdir) if line["step"] <= step and line["kind"] != "evaluation"]
+        kept = [
+            line for line in read_metrics(workdir) if line["step"] <= step and line["kind"] != "evaluation"
+        ]
         path = workdir / "metrics.jsonl"
         scratch = path.with_name(path.name + ".tmp")
         scratch.write_text("".join(json.dumps(line) + "\n" for line in kept))

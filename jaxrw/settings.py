@@ -21,7 +21,10 @@ _RANGES = {
     "method.gamma": (lambda v: v > 0, "must be positive"),
     "method.multiplier": (lambda v: v > 0, "must be positive"),
     "attack.eps": (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 8/255 is 0.03137"),
-    "attack.step_size": (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 2/255 is 0.00784"),
+    "attack.step_size": (
+        lambda v: 0 <= v < 1,
+        "must be in [0, 1), in pixel units of [0, 1]: 2/255 is 0.00784",
+    ),
     "attack.num_steps": (lambda v: v >= 0, "must be 0 or more (0 trains on clean images)"),
     "optim.num_epochs": (lambda v: v >= 1, "must be at least 1"),
     "optim.batch_size": (lambda v: v >= 1, "must be at least 1"),

@@ -21,7 +21,7 @@ def run(config, workdir):
 
     Raises:
       UserError: a field, the data or the directory is not usable; nothing is written then.
-      RunStopped: the loss is not finite any more; the checkpoints before it stay.
+      RunError: the loss is not finite any more; the checkpoints before it stay.
     """
     parts = experiment.create(config)
     workdir = runs.open_workdir(workdir, config)

@@ -1,0 +1,43 @@
+"""Program of test_step.py: a few training steps of every method on all devices; the parameters go to a file."""
+
+import functools
+import sys
+
+import chex
+import jax
+import numpy as np
+import tiny
+
+
+from jaxrw import accuracy, experiment, reweighting, step, train
+
+step.train_step = chex.assert_max_traces(step.train_step, n=len(reweighting.METHODS) + 1)
+
+
+@functools.cache
+def initial_state():
+    """The state that every method starts from; initialising once saves most of the time."""
+    return jax.device_get(experiment.create(tiny.config()).create_state())
+
+
+def parameters(method, **overrides):
+    """Parameters and statistics after one step of warm-up and three with weights, in one flat array."""
+    config = tiny.config(
+        method, method__warmup_epochs=0, dataset__train_size=96, optim__batch_size=32, **overrides
+    )
+    config.optim.learning_rate = 0.02
+    parts = experiment.create(config)
+    train_step = train.create_step(config, parts)
+    state = step.replicate(initial_state())
+    images, labels = accuracy.replicated(parts.dataset.train)
+    order = experiment.epoch_order(parts.order_key, 0, len(labels))
+    for batch in np.split(order, 3):
+        state, sums = train_step(state, step.replicate(parts.step_key), images, labels, step.shard(batch))
+    assert float(sums["examples"]) == 32
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.variables)])
+
+
+if __name__ == "__main__":
+    runs = {method: parameters(method) for method in reweighting.METHODS}
+    runs["ewat_through"] = parameters("ewat", method__grad_through_weights=True)
+    np.savez(sys.argv[1], devices=jax.local_device_count(), **runs)

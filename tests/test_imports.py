@@ -1,0 +1,62 @@
+"""The direction of the tree: an import only ever points to the left of this list."""
+
+import ast
+import pathlib
+
+import jaxrw
+
+ORDER = (
+    "errors",
+    "data",
+    "augment",
+    "attacks",
+    "convolution",
+    "models",
+    "margins",
+    "reweighting",
+    "losses",
+    "settings",
+    "step",
+    "accuracy",
+    "experiment",
+    "checkpoints",
+    "runs",
+    "progress",
+    "train",
+    "evaluate",
+    "report",
+)
+ROOT = pathlib.Path(jaxrw.__file__).parent
+
+
+def rooms():
+    """Every source file with the module or sub-package it belongs to."""
+    for path in sorted(ROOT.rglob("*.py")):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if room != "__init__":
+            yield room, path
+
+
+def imported(path):
+    """First name after `jaxrw.` of each import in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jaxrw":
+            below = node.module.split(".")[1:]
+            yield from below[:1] or [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("jaxrw."))
+
+
+def test_every_room_is_in_the_order():
+    assert {room for room, _ in rooms()} == set(ORDER)
+
+
+def test_imports_never_turn_back():
+    for room, path in rooms():
+        for name in imported(path):
+            assert name == room or ORDER.index(name) < ORDER.index(room), f"{path} imports {name}"
+
+
+def test_pmap_is_called_in_one_file():
+    calling = [path.name for _, path in rooms() if "pmap(" in path.read_text()]
+    assert calling == ["step.py"]

@@ -1,0 +1,210 @@
+"""Whole runs: their files, the choice of the best checkpoint, and going on after a kill."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from jaxrw import checkpoints, evaluate, experiment, runs, train
+from jaxrw.errors import RunError, UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# What depends on the clock alone.
+CLOCK = ("seconds", "images_per_second")
+
+
+def lines(workdir, *kinds):
+    """Lines of metrics.jsonl without what the clock decides."""
+    return [
+        {name: value for name, value in line.items() if name not in CLOCK}
+        for line in runs.read_metrics(workdir)
+        if not kinds or line["kind"] in kinds
+    ]
+
+
+def last_state(workdir):
+    """Leaves of the last checkpoint's state, as NumPy arrays, and the steps of the last and the best."""
+    template = experiment.create(tiny.config()).create_state()
+    with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
+        state = checkpoints.restore(manager, manager.latest_step(), template)
+        return jax.tree.map(np.asarray, jax.tree.leaves(state)), manager.latest_step(), manager.best_step()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    train.run(tiny.config(), workdir)
+    return workdir
+
+
+def test_files_of_a_run(whole):
+    config = json.loads((whole / "config.json").read_text())
+    assert config["method"]["tau"] == 2.0
+    assert config["attack"]["eps"] == tiny.config().attack.eps
+    assert list(whole.glob("events.out.tfevents*"))
+    found = lines(whole)
+    assert [(line["kind"], line["epoch"], line["step"]) for line in found] == [
+        (kind, epoch, 4 * (epoch + 1)) for epoch in range(3) for kind in ("train", "validation")
+    ]
+    for line in found:
+        if line["kind"] == "train":
+            assert (line["mean_weight"] == 1) == (line["epoch"] == 0)  # one epoch of warm-up
+            assert line["learning_rate"] == pytest.approx(0.1 if line["epoch"] < 2 else 0.01)
+            assert 0 <= line["accuracy"] <= 100
+        else:
+            assert set(line) == {"kind", "epoch", "step", "clean", "pgd2"}
+
+
+def test_best_is_the_first_of_the_highest_validation_accuracy(whole):
+    accuracies = [line["pgd2"] for line in lines(whole, "validation")]
+    _, last, best = last_state(whole)
+    assert last == 12
+    assert best == 4 * (int(np.argmax(accuracies)) + 1)
+
+
+def test_a_finished_run_is_left_alone(whole):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    train.run(tiny.config(), whole)
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_killed_after_epoch_2_and_run_again_equals_uninterrupted(whole, tmp_path):
+    """SIGKILL while epoch 3 trains; what it had logged without a checkpoint is written once, not twice."""
+    program = f"import tiny; from jaxrw import train; train.run(tiny.config(), {str(tmp_path / 'run')!r})"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "checkpoints" / "8").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, last, _ = last_state(tmp_path / "run")
+    assert last in (4, 8)  # 8 is renamed into place before orbax has told anyone
+    train.run(tiny.config(), tmp_path / "run")
+    check_same(tmp_path / "run", whole)
+
+
+def check_same(workdir, whole):
+    """Same arrays bit for bit, same checkpoints kept, same lines."""
+    (resumed, *resumed_steps), (expected, *expected_steps) = last_state(workdir), last_state(whole)
+    for a, b in zip(resumed, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert resumed_steps == expected_steps
+    assert lines(workdir, "train", "validation") == lines(whole, "train", "validation")
+
+
+def test_resuming_from_every_checkpoint_within_an_epoch(whole, tmp_path, monkeypatch):
+    """Stopped by an error after 1, 6 and 11 steps, with a checkpoint at every step: the same run."""
+    config = tiny.config(checkpoint__every_steps=1)
+    taken = []
+    create = train.create_step
+
+    def fragile(config, parts):
+        inner = create(config, parts)
+
+        def step(*arguments):
+            taken.append(1)
+            if len(taken) in (2, 8, 14):  # the second, and later as many more as were done before
+                raise KeyboardInterrupt
+            return inner(*arguments)
+
+        return step
+
+    monkeypatch.setattr(train, "create_step", fragile)
+    interrupted = 0
+    for _ in range(4):
+        try:
+            train.run(config, tmp_path / "run")
+        except KeyboardInterrupt:
+            interrupted += 1
+    assert interrupted == 3
+    check_same(tmp_path / "run", whole)
+
+
+def test_without_validation_there_is_no_best_and_the_run_says_so(tmp_path, capsys):
+    config = tiny.config(dataset__validation_size=0, optim__num_epochs=1)
+    train.run(config, tmp_path)
+    assert "no best checkpoint" in capsys.readouterr().out
+    results = evaluate.run(config, tmp_path)
+    assert results["checkpoints"]["best"] is None
+    assert results["checkpoints"]["last"]["accuracy"]["clean"] is not None
+    with pytest.raises(UserError, match="--checkpoint is 'best', but dataset.validation_size is 0"):
+        evaluate.run(config, tmp_path, checkpoint="best")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+    config = tiny.config(optim__learning_rate=1e30)
+    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d+ \(epoch 1\)"):
+        train.run(config, tmp_path)
+    with checkpoints.open_checkpoints(tmp_path / "checkpoints") as manager:
+        assert manager.latest_step() is None
+
+
+def test_a_directory_of_another_config_is_refused_with_the_fields(whole):
+    before = (whole / "config.json").read_text()
+    with pytest.raises(UserError) as error:
+        train.run(tiny.config("mail", optim__learning_rate=0.2), whole)
+    assert "method.name is 'ours_mail' there and 'mail' here" in str(error.value)
+    assert "optim.learning_rate is 0.1 there and 0.2 here" in str(error.value)
+    assert (whole / "config.json").read_text() == before
+    train.run(tiny.config(dataset__data_dir="elsewhere"), whole)  # data may move between machines
+
+
+def test_ranking_of_checkpoints(tmp_path):
+    """Strictly better replaces the best; a tie, a NaN and a missing accuracy do not."""
+    state = experiment.create(tiny.config()).create_state()
+    kept = []
+    with checkpoints.open_checkpoints(tmp_path) as manager:
+        for epoch, accuracy in enumerate([1.0, 5.0, 5.0, float("nan"), None, 4.0]):
+            checkpoints.save(manager, state.replace(step=np.int32(epoch)), epoch=epoch, accuracy=accuracy)
+            manager.wait_until_finished()
+            kept.append((manager.all_steps(), manager.best_step()))
+    assert kept == [([0], 0), ([1], 1), ([1, 2], 1), ([1, 3], 1), ([1, 4], 1), ([1, 5], 1)]
+
+
+def test_evaluation_of_a_run(whole, capsys):
+    config = tiny.config()
+    results = evaluate.run(config, whole)
+    assert results == json.loads((whole / "results.json").read_text())
+    assert results["schema"] == 1
+    assert results["versions"]["jax"] == jax.__version__
+    for name, checkpoint in results["checkpoints"].items():
+        assert checkpoint["num_examples"] == 30, name
+        accuracy = checkpoint["accuracy"]
+        assert list(accuracy) == ["clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa"]
+        assert accuracy["clean"] >= accuracy["pgd20"]
+        assert accuracy["fgsm"] is None
+    assert results["checkpoints"]["last"] | {"accuracy": 0} == {
+        "epoch": 2,
+        "step": 12,
+        "num_examples": 30,
+        "accuracy": 0,
+    }
+    more = evaluate.run(tiny.config(evaluation__attacks=("fgsm",)), whole, checkpoint="last")
+    assert more["checkpoints"]["last"]["accuracy"]["fgsm"] is not None
+    assert (
+        more["checkpoints"]["last"]["accuracy"]["pgd20"]
+        == results["checkpoints"]["last"]["accuracy"]["pgd20"]
+    )
+    stronger = evaluate.run(tiny.config(evaluation__eps=0.3), whole, checkpoint="last")
+    assert stronger["checkpoints"]["last"]["accuracy"]["fgsm"] is None  # measured at another eps
+    assert [line["checkpoint"] for line in lines(whole, "evaluation")] == ["last", "best"]
+
+
+def test_evaluating_what_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="holds no checkpoints; train there first"):
+        evaluate.run(tiny.config(), tmp_path)
+    with pytest.raises(UserError, match="--checkpoint is 'first'; choose of last, best"):
+        evaluate.run(tiny.config(), tmp_path, checkpoint="first")

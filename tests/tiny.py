@@ -1,0 +1,29 @@
+"""A complete experiment small enough for a test: digits, a WideResNet of depth 10 and width 1, two attack steps."""
+
+import functools
+
+from configs import digits
+
+
+def config(method="ours_mail", **overrides):
+    """The digits config shrunk; overrides as `optim__num_epochs=2`."""
+    config = digits.get_config()
+    config.method.name = method
+    config.method.warmup_epochs = 1
+    config.dataset.train_size = 64
+    config.dataset.validation_size = 32
+    config.dataset.test_size = 30
+    config.model.name = "wrn"
+    config.model.depth = 10
+    config.model.width = 1
+    config.attack.num_steps = 2
+    config.optim.num_epochs = 3
+    config.optim.batch_size = 16
+    config.optim.milestones = (2,)
+    config.evaluation.attacks = ("clean", "pgd20")
+    config.evaluation.selection_steps = 2
+    config.evaluation.batch_size = 16
+    for field, value in overrides.items():
+        *sections, name = field.split("__")
+        functools.reduce(getattr, sections, config)[name] = value
+    return config
