@@ -16,13 +16,13 @@ def get_config():
     config.model.depth = 10
     config.model.width = 16
     config.method.warmup_epochs = 25
-    config.attack.eps = 0.15
-    config.attack.step_size = 0.15 / 4
+    config.attack.eps = 0.1
+    config.attack.step_size = 0.1 / 4
     config.optim.num_epochs = 40
     config.optim.batch_size = 128
     config.optim.learning_rate = 0.1
     config.optim.weight_decay = 5e-4
     config.optim.milestones = (25, 30, 33)
-    config.evaluation.eps = 0.15
-    config.evaluation.step_size = 0.15 / 4
+    config.evaluation.eps = 0.1
+    config.evaluation.step_size = 0.1 / 4
     return config

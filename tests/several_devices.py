@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import tiny
 
-
 from jaxrw import accuracy, experiment, reweighting, step, train
 
 step.train_step = chex.assert_max_traces(step.train_step, n=len(reweighting.METHODS) + 1)

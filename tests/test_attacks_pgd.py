@@ -143,10 +143,10 @@ def test_the_same_function_is_traced_once():
         traces.append(images.shape)
         return network(images)
 
-    for seed in range(3):
-        attack()(jax.random.key(seed), counted, IMAGES, LABELS)
-        first = first if seed else len(traces)
-    assert len(traces) == first
+    attack()(jax.random.key(0), counted, IMAGES, LABELS)
+    first = len(traces)
+    attack()(jax.random.key(1), counted, IMAGES, LABELS)
+    assert len(traces) == first > 0
 
 
 def test_cw_masks_the_true_class_even_where_all_logits_are_negative():

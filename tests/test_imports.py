@@ -7,6 +7,7 @@ import jaxrw
 
 ORDER = (
     "errors",
+    "command_line",
     "data",
     "augment",
     "attacks",

@@ -1,0 +1,45 @@
+# make train   a robust classifier of handwritten digits in a few minutes
+# make test    all tests
+# make check   format check, lint, tests
+# make wheel   build the package and install it in an environment of its own
+
+PYTHON ?= python3
+VENV ?= .venv
+TESTS ?=
+BIN := $(VENV)/bin
+
+.PHONY: train test check format wheel clean
+
+train: $(VENV)/installed
+	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest $(TESTS)
+
+format: $(VENV)/installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(VENV)/installed-test
+	rm -rf dist build
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv dist/venv
+	dist/venv/bin/pip install --quiet dist/*.whl
+	cd dist && venv/bin/python -c "import jaxrw.train, jaxrw.evaluate, jaxrw.report; print(jaxrw.__file__)"
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv312 build dist *.egg-info

@@ -1,0 +1,106 @@
+"""The command line of launch.py: its flags, and every mistake in them told in one line."""
+
+import difflib
+import pathlib
+import re
+
+from absl import flags
+from ml_collections import config_flags
+
+from jaxrw.errors import UserError
+
+MODES = ("train", "evaluate", "report")
+
+
+def parse(argv):
+    """Flags of a command line as attributes: config (None or a ConfigDict), workdir, mode, checkpoint, help.
+
+    Args:
+      argv: list of str, the program's name first.
+
+    Raises:
+      UserError: whatever is wrong with the flags, the config file or an override, in one line.
+    """
+    values = flags.FlagValues()
+    where = {"flag_values": values}
+    # Old flags of the same name would linger in absl's global ones, so a command line has its own.
+    config_flags.DEFINE_config_file("config", None, "Python file with get_config().", sys_argv=argv, **where)
+    flags.DEFINE_string("workdir", None, "Directory of the run; with --mode report, of all runs.", **where)
+    flags.DEFINE_enum("mode", "train", MODES, "What to do.", **where)
+    flags.DEFINE_string("checkpoint", None, "With --mode evaluate: last or best; both without it.", **where)
+    flags.DEFINE_boolean("help", False, "Say how this is used.", short_name="h", **where)
+    _check_fields(argv)
+    try:
+        rest = values(argv)
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_wrong_value(values, error)) from error
+    except Exception as error:  # overrides of tuples raise whatever their parsing meets
+        raise UserError(_one_line(error)) from error
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r} is no flag; fields are set as --config.FIELD=VALUE")
+    if values.checkpoint and values.mode != "evaluate":
+        raise UserError(f"--checkpoint is for --mode evaluate; --mode is {values.mode}")
+    return values
+
+
+def default_workdir(values):
+    """Directory named after config, method and seed, below runs/."""
+    name = pathlib.Path(config_flags.get_config_filename(values["config"])).stem
+    return f"runs/{name}-{values.config.method.name}-{values.config.seed}"
+
+
+def _check_fields(argv):
+    """Refuse a config file that cannot be used and an override of a field that there is not."""
+    overridden = [match[1] for match in map(re.compile(r"--?(?:no)?config\.([^=]+)").match, argv) if match]
+    path = next((path for path in _config_paths(argv)), None)
+    if path is None:
+        return
+    values = flags.FlagValues()
+    alone = [argv[0], f"--config={path}"]
+    config_flags.DEFINE_config_file("config", sys_argv=alone, flag_values=values)
+    try:
+        values(alone)
+        fields = field_names(values.config)
+    except OSError as error:
+        raise UserError(
+            f"--config {path} cannot be read; give a Python file, as configs/digits.py"
+        ) from error
+    except Exception as error:  # a config file is a program: anything can happen in it
+        raise UserError(f"--config {path}: {type(error).__name__}: {_one_line(error)}") from error
+    for field in overridden:
+        if field not in fields:
+            near = difflib.get_close_matches(field, fields, n=1, cutoff=0)
+            raise UserError(f"--config.{field}: there is no such field; did you mean {near[0]}?")
+
+
+def _config_paths(argv):
+    """What stands behind --config, as `--config=FILE` or `--config FILE`."""
+    for argument, following in zip(argv, [*argv[1:], None], strict=True):
+        if re.fullmatch(r"--?config", argument) and following:
+            yield following
+        elif match := re.match(r"--?config=(.+)", argument):
+            yield match[1]
+
+
+def field_names(config, prefix=""):
+    """Dotted names of all fields of a config, sections left out."""
+    names = []
+    for name in config:
+        section = hasattr(config[name], "keys")
+        names += field_names(config[name], f"{prefix}{name}.") if section else [prefix + name]
+    return names
+
+
+def _wrong_value(values, error):
+    """A value of another type than its field's, told by field, value and type."""
+    match = re.match(r"flag --config\.([^=]+)=(.*?):", str(error), re.DOTALL)
+    if not match:
+        return _one_line(error)
+    section, _, name = match[1].rpartition(".")
+    owner = values.config[section] if section else values.config
+    return f"{match[1]} is {match[2]!r}; must be of type {owner.get_type(name).__name__}"
+
+
+def _one_line(error):
+    """What an error says, without its line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
