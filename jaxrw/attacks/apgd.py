@@ -71,7 +71,9 @@ def apgd(key, logits_fn, images, labels, *, eps, num_steps=100, loss="ce", num_t
     images, labels, index = prepare(images, labels, index)
     attack = Apgd(num_steps=num_steps, loss=loss)
     num_targets = num_targets if attack.targeted else 1
-    return _apgd(key, as_function(logits_fn), images, labels, index, eps, attack=attack, num_targets=num_targets)
+    return _apgd(
+        key, as_function(logits_fn), images, labels, index, eps, attack=attack, num_targets=num_targets
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("attack", "num_targets"))

@@ -53,7 +53,9 @@ def fab(key, logits_fn, images, labels, *, eps, num_steps=100, num_targets=9, in
         raise ValueError(f"num_targets is {num_targets}; must be 1 or more")
     images, labels, index = prepare(images, labels, index)
     attack = Fab(num_steps=num_steps)
-    return _fab(key, as_function(logits_fn), images, labels, index, eps, attack=attack, num_targets=num_targets)
+    return _fab(
+        key, as_function(logits_fn), images, labels, index, eps, attack=attack, num_targets=num_targets
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("attack", "num_targets"))
@@ -61,9 +63,7 @@ def _fab(key, logits_fn, images, labels, index, eps, *, attack, num_targets):
     """`fab` after its checks."""
     logits = logits_fn(images)
     targets = jax.vmap(rank_targets, (0, 0, None))(logits, labels, num_targets)
-    adversarial, _ = attack_targets(
-        key, logits_fn, images, labels, targets, index, attack=attack, eps=eps
-    )
+    adversarial, _ = attack_targets(key, logits_fn, images, labels, targets, index, attack=attack, eps=eps)
     # An image that is wrong by itself is its own nearest adversarial image.
     return choose(jax.vmap(is_correct)(logits, labels), adversarial, images)
 

@@ -93,7 +93,9 @@ class Square:
         """Vertical stripes, one pixel wide, of +-eps in each channel."""
         images = batch.images
         _, _, width, channels = images.shape
-        signs = jax.vmap(lambda k: jax.random.rademacher(k, (1, width, channels), jnp.float32))(batch.keys(key))
+        signs = jax.vmap(lambda k: jax.random.rademacher(k, (1, width, channels), jnp.float32))(
+            batch.keys(key)
+        )
         first = project(images + eps * signs, images, eps=eps)
         size = batch.labels.shape
         return SquareState(
