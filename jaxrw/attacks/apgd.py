@@ -126,7 +126,7 @@ class Apgd:
         noise = jax.vmap(lambda k: jax.random.uniform(k, images.shape[1:], jnp.float32, -1, 1))(keys)
         first = project(images + eps * noise / largest(jnp.abs(noise)), images, eps=eps)
         size = images.shape[:1]
-        nothing = jnp.full(size, -jnp.inf)
+        nothing = jnp.full(size, -jnp.inf, jnp.float32)
         return ApgdState(
             adversarial=first,
             fooled=jnp.zeros(size, bool),

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrw.attacks import checks, resume
 from jaxrw.attacks.apgd import Apgd
-from jaxrw.attacks.batch import Batch, advance, as_function, begin, refill
+from jaxrw.attacks.batch import Batch, advance, as_function, begin, choose_states
 from jaxrw.attacks.fab import Fab
 from jaxrw.attacks.objectives import is_correct, rank_targets
 from jaxrw.attacks.square import Square
@@ -156,7 +156,7 @@ class _Evaluation:
     def look_at_model(self, num_targets):
         """Predict all examples, rank their targets, and warn of what makes attacks fail."""
         first = self._padded(self._images)
-        logits = self._predict(first)
+        logits = np.asarray(_predict(self._logits_fn, self._split(first)))
         if logits.ndim != 2 or len(logits) != len(first):
             raise ValueError(
                 f"logits_fn maps {first.shape} to {logits.shape}; must be [B, H, W, C] to [B, K]"
@@ -169,27 +169,26 @@ class _Evaluation:
         placed = self._split((first, self._padded(self._labels)))
         for complaint in checks.complaints_about_gradients(self._logits_fn, *placed):
             self._warn(complaint)
-        self._logits = self._predict_all(self._images)
+        self._logits, self._clean_correct = self._predict_all(self._images, self._labels)
         number = int(np.isnan(self._logits).any(1).sum())
         if number:
             self._warn(f"the logits of {number} images are NaN; these count as not robust")
-        self._targets = np.asarray(
-            jax.vmap(rank_targets, (0, 0, None))(self._logits, self._labels, num_targets)
-        )
+        self._targets = self._in_batches(
+            functools.partial(_rank, num_targets=num_targets), self._logits, self._labels
+        )[0]
 
     def open_state(self, path, *, attacks, fingerprint, every):
         """Begin, or go on where the state file stopped."""
         if "apgd-dlr" in attacks and self._logits.shape[1] < 3:
             raise ValueError("attack 'apgd-dlr' needs at least 3 classes, and the model has 2; leave it out")
         size = len(self._labels)
-        correct = _correct(self._logits, self._labels)
         self._path, self._every, self._fingerprint, self._saved_at = (
             path,
             every,
             fingerprint,
             time.monotonic(),
         )
-        self._fooled_by = np.where(correct, ROBUST, WRONG).astype(np.int8)
+        self._fooled_by = np.where(self._clean_correct, ROBUST, WRONG).astype(np.int8)
         self._adversarial = self._images.copy()
         self._tried = np.zeros((len(attacks), size), np.int16)  # targets that failed, of each attack
         self._seconds = np.zeros(len(attacks))
@@ -212,11 +211,12 @@ class _Evaluation:
         robust = np.flatnonzero(self._fooled_by == ROBUST)
         if self._attacked[number] < 0:
             self._attacked[number] = len(robust)
-        waiting = collections.deque(i for i in robust if self._tried[number, i] < last)
+        waiting = collections.deque(robust[self._tried[number, robust] < last].tolist())
         if not waiting:
             return
         spent, begun = self._seconds[number], time.monotonic()
-        slots = self._slots(number, name, attack, len(waiting))
+        slots = self._slots(number, name, attack)
+        waiting = collections.deque(example for example in waiting if not slots.hold(example))
         while slots.fill(waiting, self._tried[number]):
             slots.advance(_STEPS_PER_LOOK[name])
             for example, adversarial in slots.settle():
@@ -265,14 +265,13 @@ class _Evaluation:
 
     def confirm(self, examples, adversarial):
         """Whether images lie in the ball and fool the model when it is asked again; [n] bool."""
-        logits = self._predict_all(adversarial)
-        wrong = ~_correct(logits, self._labels[examples])
-        confirmed = wrong & checks.in_ball(adversarial, self._images[examples], eps=self._eps)
+        logits, correct = self._predict_all(adversarial, self._labels[examples])
+        confirmed = ~correct & checks.in_ball(adversarial, self._images[examples], eps=self._eps)
         self._nan += int((np.isnan(logits).any(1) & confirmed).sum())
         self._unconfirmed.update(examples[~confirmed].tolist())
         return confirmed
 
-    def _slots(self, number, name, attack, size):
+    def _slots(self, number, name, attack):
         """Slots for an attack, as full of the interrupted examples as they were."""
         slots = _Slots(
             jax.random.fold_in(self._key, ATTACKS.index(name)),
@@ -281,7 +280,7 @@ class _Evaluation:
             attack=attack,
             number=number,
             eps=jnp.float32(self._eps),
-            size=_slot_count(size, self._batch_size, self._devices),
+            size=_slot_count(int(self._attacked[number]), self._batch_size, self._devices),
             split=self._split,
             confirm=self.confirm,
         )
@@ -330,11 +329,17 @@ class _Evaluation:
         """Logits of one full batch, on the host."""
         return np.asarray(_predict(self._logits_fn, self._split(images)), np.float32)
 
-    def _predict_all(self, images):
-        """Logits of any number of images, in padded batches of one size."""
-        batches = range(0, len(images), self._predict_size)
-        logits = [self._predict(self._padded(images[start:])) for start in batches]
-        return np.concatenate(logits)[: len(images)] if logits else np.zeros((0, self._logits.shape[1]))
+    def _predict_all(self, images, labels):
+        """Logits and correctness of any number of images."""
+        return self._in_batches(functools.partial(_judge, self._logits_fn), images, labels)
+
+    def _in_batches(self, function, *arrays):
+        """What a compiled function gives for any number of examples, asked in padded batches of one size."""
+        outputs = []
+        for start in range(0, len(arrays[0]), self._predict_size):
+            placed = self._split(tuple(self._padded(array[start:]) for array in arrays))
+            outputs.append([np.asarray(output) for output in function(*placed)])
+        return [np.concatenate(parts)[: len(arrays[0])] for parts in zip(*outputs, strict=True)]
 
     def _padded(self, array):
         """First batch of an array, its last entry repeated as often as needed."""
@@ -355,6 +360,10 @@ class _Slots:
         self._ranks = np.zeros(size, np.int32)
         self._batch = self._state = None
 
+    def hold(self, example):
+        """Whether an example is being attacked."""
+        return example in self._examples
+
     def fill(self, waiting, tried):
         """Give free slots to waiting examples; False when there is nothing left to do."""
         fresh = np.zeros(len(self._examples), bool)
@@ -365,31 +374,23 @@ class _Slots:
                 fresh[slot] = True
         if fresh.any():
             self._place()
-            occupied = self._split(self._examples >= 0)
-            if self._state is None:
-                self._state = begin(self._key, self._batch, occupied, attack=self._attack, eps=self._eps)
-            else:
-                self._state = refill(
-                    self._key,
-                    self._batch,
-                    self._state,
-                    self._split(fresh),
-                    occupied,
-                    attack=self._attack,
-                    eps=self._eps,
-                )
+            begun = self._begin(fresh)
+            first = self._state is None
+            self._keep(begun if first else choose_states(self._split(fresh), begun, self._state))
         return bool((self._examples >= 0).any())
 
     def advance(self, num_steps):
         """Take so many steps with every example."""
-        self._state = advance(
-            self._key,
-            self._logits_fn,
-            self._batch,
-            self._state,
-            attack=self._attack,
-            eps=self._eps,
-            num_steps=num_steps,
+        self._keep(
+            advance(
+                self._key,
+                self._logits_fn,
+                self._batch,
+                self._state,
+                attack=self._attack,
+                eps=self._eps,
+                num_steps=num_steps,
+            )
         )
 
     def settle(self):
@@ -424,11 +425,17 @@ class _Slots:
             return
         self._examples, self._ranks = arrays["slot_examples"], arrays["slot_ranks"]
         self._place()
-        free = self._split(np.zeros(len(self._examples), bool))
-        begun = begin(self._key, self._batch, free, attack=self._attack, eps=self._eps)
-        leaves, structure = jax.tree.flatten(begun)
+        leaves, structure = jax.tree.flatten(self._begin(self._examples < 0))
         saved = [arrays[f"slot_state_{i}"] for i in range(len(leaves))]
-        self._state = self._split(jax.tree.unflatten(structure, saved))
+        self._keep(jax.tree.unflatten(structure, saved))
+
+    def _keep(self, state):
+        """Keep a state, always laid out alike on the devices: for another layout programs are compiled anew."""
+        self._state = self._split(state)
+
+    def _begin(self, occupied):
+        """State in which every example is at its start, and only those of `occupied` slots run."""
+        return begin(self._key, self._batch, self._split(occupied), attack=self._attack, eps=self._eps)
 
     def _place(self):
         """Put the slots' images, labels and targets on the devices; free slots hold the first example."""
@@ -455,9 +462,17 @@ def _predict(logits_fn, images):
     return logits_fn(images)
 
 
-def _correct(logits, labels):
-    """Which examples are right; [n] bool on the host."""
-    return np.asarray(jax.vmap(is_correct)(logits, labels)) if len(labels) else np.zeros(0, bool)
+@jax.jit
+def _judge(logits_fn, images, labels):
+    """Compiled model and what it gets right: logits [B, K] float32, [B] bool."""
+    logits = _predict(logits_fn, images).astype(jnp.float32)
+    return logits, jax.vmap(is_correct)(logits, labels)
+
+
+@functools.partial(jax.jit, static_argnames="num_targets")
+def _rank(logits, labels, *, num_targets):
+    """Targets [B, T] of every example, in a tuple."""
+    return (jax.vmap(rank_targets, (0, 0, None))(logits, labels, num_targets),)
 
 
 def _create(name, *, num_steps, num_targets, num_queries):

@@ -51,10 +51,9 @@ def begin(key, batch, occupied, *, attack, eps):
     return state.replace(running=state.running & occupied)
 
 
-@functools.partial(jax.jit, static_argnames="attack")
-def refill(key, batch, state, fresh, occupied, *, attack, eps):
-    """State in which the examples marked `fresh` [B] bool begin anew and the others go on."""
-    begun = begin(key, batch, occupied, attack=attack, eps=eps)
+@jax.jit
+def choose_states(fresh, begun, state):
+    """State in which the examples marked `fresh` [B] bool are those of `begun` and the others go on."""
     return jax.tree.map(lambda new, old: choose(fresh, new, old), begun, state)
 
 

@@ -88,10 +88,9 @@ def complaints_about_outputs(predict, logits_fn, images, logits):
 
 def complaints_about_gradients(logits_fn, images, labels):
     """Sentences about correct examples without any gradient; images are placed on the devices."""
-    logits, *gradients = _gradients(logits_fn, images, labels)
-    correct = np.asarray(jax.vmap(is_correct)(logits, labels))
+    correct, *gradients = map(np.asarray, _gradients(logits_fn, images, labels))
     for name, gradient in zip(("logit margin", "cross-entropy"), gradients, strict=True):
-        number = int((np.asarray(gradient) & correct).sum())
+        number = int((gradient & correct).sum())
         if number:
             yield (
                 f"the {name} has no input gradient at all for {number} of {correct.sum()} correct examples of the "
@@ -110,7 +109,7 @@ def complaints_about_square(fooled_by_square, size, others):
 
 @jax.jit
 def _gradients(logits_fn, images, labels):
-    """Logits, and for the margin and the cross-entropy whether each example's input gradient is 0."""
+    """Correctness, and for the margin and the cross-entropy whether an example's input gradient is 0; [B] bool."""
 
     def gradient_is_zero(objective):
         def total(images):
@@ -118,7 +117,8 @@ def _gradients(logits_fn, images, labels):
 
         return (jax.grad(total)(images) == 0).all((1, 2, 3))
 
-    return logits_fn(images), gradient_is_zero(logit_margin), gradient_is_zero(cross_entropy)
+    correct = jax.vmap(is_correct)(logits_fn(images), labels)
+    return correct, gradient_is_zero(logit_margin), gradient_is_zero(cross_entropy)
 
 
 def _differ(first, second):

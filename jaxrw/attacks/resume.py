@@ -55,7 +55,7 @@ def load(path, *, fingerprint, logits):
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = dict(file)
         saved, saved_logits = json.loads(str(arrays.pop("fingerprint"))), arrays.pop("logits")
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:

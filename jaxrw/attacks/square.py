@@ -104,7 +104,7 @@ class Square:
             running=jnp.ones(size, bool),
             step=jnp.zeros(size, jnp.int32),
             current=first,
-            margin=jnp.full(size, jnp.inf),
+            margin=jnp.full(size, jnp.inf, jnp.float32),
         )
 
     def step(self, key, logits_fn, batch, state, *, eps):
