@@ -41,21 +41,16 @@ def right(logits_fn, images, labels):
     return np.asarray(jax.vmap(is_correct)(logits_fn(images), jnp.asarray(labels)))
 
 
-def convnet(images):
-    """Random, not linear, and with an odd number of everything."""
-    keys = jax.random.split(jax.random.key(0), 2)
-    kernel = jax.random.normal(keys[0], (3, 3, SHAPE[-1], 7)) / 3
-    hidden = jax.nn.relu(
-        jax.lax.conv_general_dilated(
-            images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-    )
-    return hidden.reshape(len(images), -1) @ jax.random.normal(keys[1], (7 * 16, 5))
+def network(images):
+    """Random, and not linear."""
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(np.prod(SHAPE), 9)), rng.normal(size=(9, 5))
+    return jnp.tanh(3 * images.reshape(len(images), -1) @ first) @ second
 
 
 @pytest.mark.parametrize(
     ("num_classes", "loss"),
-    [(2, "ce"), (2, "dlr-targeted"), (3, "dlr"), (3, "dlr-targeted"), (6, "dlr-targeted")],
+    [(2, "ce"), (3, "dlr"), (3, "dlr-targeted"), (6, "dlr-targeted")],
 )
 def test_fools_exactly_what_can_be_fooled_on_a_linear_model(num_classes, loss):
     # From inside the box, the nearest wrong image is |z_y - z_j| / |w_y - w_j|_1 away, in the L-infinity norm.
@@ -69,24 +64,25 @@ def test_fools_exactly_what_can_be_fooled_on_a_linear_model(num_classes, loss):
 
 
 def test_stays_in_the_ball_and_is_the_same_again_alone_and_among_others():
-    _, images, labels, _ = linear_problem(5, size=12)
+    _, images, _, _ = linear_problem(5, size=12)
     images = np.clip((images - 0.5) * 3 + 0.5, 0, 1)  # at the walls, too
+    labels = np.asarray(network(images).argmax(1))
     order = np.random.default_rng(0).permutation(12)
 
     def attack(chosen):
         adversarial = apgd(
-            KEY, convnet, images[chosen], labels[chosen], eps=0.05, num_steps=30, index=jnp.asarray(chosen)
+            KEY, network, images[chosen], labels[chosen], eps=0.02, num_steps=30, index=jnp.asarray(chosen)
         )
         return np.asarray(adversarial)
 
     together = attack(np.arange(12))
-    assert in_ball(together, images, eps=0.05).all()
+    assert in_ball(together, images, eps=0.02).all()
     np.testing.assert_array_equal(attack(np.arange(12)), together)
     np.testing.assert_array_equal(attack(order), together[order])
     # With an example that is fooled at once and one that never is beside them, others end no sooner or later.
     crowd = np.array([3, 3, 3, 3, 3, 3, 7, 7, 7, 7, 7, 7])
     np.testing.assert_array_equal(attack(crowd), together[crowd])
-    assert 0 < right(convnet, together, labels).sum() < 12
+    assert 0 < right(network, together, labels).sum() < 12
 
 
 def test_every_iterate_counts_even_the_start():

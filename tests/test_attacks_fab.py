@@ -35,7 +35,7 @@ def right(logits_fn, images, labels):
     return np.asarray(jax.vmap(is_correct)(logits_fn(images), jnp.asarray(labels)))
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 6])
+@pytest.mark.parametrize("num_classes", [2, 6])
 def test_fools_exactly_what_can_be_fooled_on_a_linear_model(num_classes):
     logits_fn, images, labels, distance = linear_problem(num_classes)
     eps = float(np.median(distance))
@@ -66,18 +66,19 @@ def test_a_wrong_image_is_its_own_adversarial_image():
 
 
 def test_is_the_same_again_alone_and_among_others():
-    def convnet(images):
-        keys = jax.random.split(jax.random.key(0), 2)
-        hidden = jnp.tanh(3 * images.reshape(len(images), -1) @ jax.random.normal(keys[0], (32, 9)))
-        return hidden @ jax.random.normal(keys[1], (9, 5))
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(32, 9)), rng.normal(size=(9, 5))
+
+    def network(images):
+        return jnp.tanh(3 * images.reshape(len(images), -1) @ first) @ second
 
     _, images, _, _ = linear_problem(5, size=12)
     images = np.clip((images - 0.5) * 3 + 0.5, 0, 1)  # at the walls, too
-    labels = np.asarray(convnet(images).argmax(1))
+    labels = np.asarray(network(images).argmax(1))
     eps = 0.03
 
     def attack(chosen):
-        return np.asarray(fab(KEY, convnet, images[chosen], labels[chosen], eps=eps, num_steps=30))
+        return np.asarray(fab(KEY, network, images[chosen], labels[chosen], eps=eps, num_steps=30))
 
     together, order = attack(np.arange(12)), np.random.default_rng(0).permutation(12)
     np.testing.assert_array_equal(attack(np.arange(12)), together)
@@ -85,7 +86,11 @@ def test_is_the_same_again_alone_and_among_others():
     crowd = np.repeat(np.array([3, 7]), 6)
     np.testing.assert_array_equal(attack(crowd), together[crowd])
     assert in_ball(together, images, eps=eps).all()
-    assert 0 < right(convnet, together, labels).sum() < 12
+    assert 0 < right(network, together, labels).sum() < 12
+
+
+# Compiled once for all of hypothesis' examples.
+project = jax.jit(project_on_plane)
 
 
 def smallest_step(point, normal, offset):
@@ -109,7 +114,7 @@ def test_projection_is_the_smallest_step_to_the_plane(seed, offset, share_at_wal
     point, normal = rng.uniform(size=(1, 12)).astype(np.float32), rng.normal(size=(1, 12)).astype(np.float32)
     point = np.where(rng.uniform(size=point.shape) < share_at_walls, np.round(point), point)
     normal[:, rng.uniform(size=12) < 0.2] = 0
-    step = np.asarray(project_on_plane(point, normal, np.array([offset], np.float32)))
+    step = np.asarray(project(point, normal, np.array([offset], np.float32)))
     moved = point.astype(np.float64) + step
     assert (moved >= -1e-7).all()
     assert (moved <= 1 + 1e-7).all()
