@@ -62,7 +62,8 @@ def get_config():
     config.optim.decay = 0.1  # factor of each drop
 
     config.evaluation = ConfigDict()
-    config.evaluation.attacks = ("clean", "fgsm", "pgd20", "pgd100", "cw_pgd")  # columns of the table
+    # Columns of the table; aa is AutoAttack's standard set, by far the longest.
+    config.evaluation.attacks = ("clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa")
     config.evaluation.eps = 8 / 255
     config.evaluation.step_size = 2 / 255  # PGD's; MAIL and TRADES use 0.003
     config.evaluation.batch_size = 500  # examples at a time over all devices; changes no number

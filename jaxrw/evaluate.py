@@ -1,15 +1,20 @@
 """Accuracy of a run's checkpoints on every test image, under every attack asked for: results.json."""
 
 import contextlib
+import functools
 import importlib.metadata
 import pathlib
+import sys
+import warnings
 
 import jax
+import numpy as np
 
 from jaxrw import accuracy, checkpoints, experiment, runs, step
-from jaxrw.attacks import suite
+from jaxrw.attacks import RobustnessWarning, autoattack, suite
+from jaxrw.augment import to_pixels
 from jaxrw.errors import UserError
-from jaxrw.progress import evaluation_bar
+from jaxrw.progress import AutoAttackProgress, evaluation_bar
 
 CHECKPOINTS = ("last", "best")
 
@@ -48,17 +53,18 @@ def run(config, workdir, *, checkpoint=None):
                 f"--checkpoint is {checkpoint!r}, but dataset.validation_size is 0: there is only 'last'"
             )
         results = _begin_results(config, workdir, parts, steps)
-        measure = _create_measure(config, parts)
+        measure = _create_measure(config, parts, workdir)
         for name in (checkpoint,) if checkpoint else CHECKPOINTS:
             if steps[name] is None:
                 continue
             state = checkpoints.restore(manager, steps[name], step.replicate(parts.create_state()))
-            measured = results["checkpoints"][name]["accuracy"]
             for attack in config.evaluation.attacks:
-                if measured[attack] is None:
+                if results["checkpoints"][name]["accuracy"][attack] is None:
                     same = _already_measured(results, steps[name], attack)
-                    measured[attack] = measure(attack, state.variables, name) if same is None else same
+                    values = measure(attack, state.variables, name) if same is None else same
+                    _enter(results["checkpoints"][name], attack, values)
                     runs.write_json(workdir / "results.json", results)
+                    _state_path(workdir, name).unlink(missing_ok=True)
     runs.write_json(workdir / "results.json", results)
     _log(workdir, results)
     return results
@@ -80,60 +86,96 @@ def _begin_results(config, workdir, parts, steps):
             "epoch": (number - 1) // parts.steps_per_epoch,
             "step": number,
             "num_examples": len(parts.dataset.test.labels),
-            "accuracy": dict.fromkeys(suite.ATTACKS) | _kept_accuracy(kept, results["config"], name, number),
+            **_kept_measurements(kept, results["config"], name, number),
         }
     return results
 
 
-def _kept_accuracy(kept, config, name, number):
-    """Accuracies of earlier results for the same checkpoint, if they were measured with the same settings."""
+def _kept_measurements(kept, config, name, number):
+    """What earlier results hold for the same checkpoint, if it was measured with the same settings."""
 
     def numbers(section):
         return {field: value for field, value in section.items() if field not in _NUMBER_FREE}
 
+    nothing = {"accuracy": dict.fromkeys(suite.ATTACKS)}
     checkpoint = kept and kept["checkpoints"][name]
     if not checkpoint or checkpoint["step"] != number:
-        return {}
-    return (
-        checkpoint["accuracy"]
-        if numbers(kept["config"]["evaluation"]) == numbers(config["evaluation"])
-        else {}
-    )
+        return nothing
+    if numbers(kept["config"]["evaluation"]) != numbers(config["evaluation"]):
+        return nothing
+    return nothing | {field: checkpoint[field] for field in ("accuracy", "autoattack") if field in checkpoint}
 
 
 def _already_measured(results, number, attack):
-    """Accuracy of the same step under the other name: the best checkpoint may be the last."""
+    """What was measured of the same step under the other name: the best checkpoint may be the last."""
     for checkpoint in results["checkpoints"].values():
         if checkpoint and checkpoint["step"] == number and checkpoint["accuracy"][attack] is not None:
-            return checkpoint["accuracy"][attack]
+            details = checkpoint.get("autoattack") if attack == suite.AUTOATTACK else None
+            return checkpoint["accuracy"][attack], details
     return None
 
 
-def _create_measure(config, parts):
-    """Function (attack, variables, checkpoint's name) -> accuracy in percent; each attack is compiled once."""
+def _enter(checkpoint, attack, values):
+    """Enter an accuracy, and AutoAttack's details where there are some."""
+    checkpoint["accuracy"][attack], details = values
+    if details:
+        checkpoint["autoattack"] = details
+
+
+def _create_measure(config, parts, workdir):
+    """Function (attack, variables, checkpoint's name) -> accuracy in percent and details; each is compiled once."""
     images, labels = accuracy.replicated(parts.dataset.test)
     key = step.replicate(parts.evaluation_key)
     evaluation = config.evaluation
+    settings = {"eps": evaluation.eps, "step_size": evaluation.step_size}
     counters = {
-        name: accuracy.create(
-            parts.model, suite.create(name, eps=evaluation.eps, step_size=evaluation.step_size)
-        )
+        name: accuracy.create(parts.model, suite.create(name, **settings))
         for name in evaluation.attacks
+        if name != suite.AUTOATTACK
     }
+    apply = functools.partial(parts.model.apply, train=False)
 
     def measure(attack, variables, name):
+        if attack == suite.AUTOATTACK:
+            logits_fn = jax.tree_util.Partial(apply, variables)
+            path = _state_path(workdir, name)
+            return _autoattack(parts, logits_fn, name, evaluation=evaluation, state_path=path)
         with evaluation_bar(f"{name}: {attack}", len(labels)) as bar:
+            size = {"batch_size": evaluation.batch_size}
             return accuracy.measure(
-                counters[attack],
-                variables,
-                key,
-                images,
-                labels,
-                batch_size=evaluation.batch_size,
-                progress=bar.update,
-            )
+                counters[attack], variables, key, images, labels, **size, progress=bar.update
+            ), None
 
     return measure
+
+
+def _state_path(workdir, name):
+    """Where an AutoAttack that is not finished keeps how far it is."""
+    return workdir / f"autoattack-{name}.npz"
+
+
+def _autoattack(parts, logits_fn, name, *, evaluation, state_path):
+    """AutoAttack's accuracy in percent, and what each of its attacks did."""
+    test = parts.dataset.test
+    with contextlib.closing(AutoAttackProgress(name)) as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RobustnessWarning)  # they are in the result, and printed below
+        try:
+            result = autoattack(
+                parts.evaluation_key,
+                logits_fn,
+                np.asarray(to_pixels(test.images)),
+                test.labels,
+                eps=evaluation.eps,
+                batch_size=evaluation.batch_size,
+                progress=progress,
+                state_path=state_path,
+            )
+        except ValueError as error:
+            raise UserError(f"AutoAttack of {name}: {error}") from error
+    for warning in result.warnings:
+        print(f"warning: AutoAttack of {name}: {warning}", file=sys.stderr)
+    fields = ("clean_accuracy", "accuracy", "attacked", "fooled", "seconds", "num_targets", "warnings")
+    return 100 * float(result.robust.mean()), {field: getattr(result, field) for field in fields}
 
 
 def _log(workdir, results):

@@ -65,3 +65,36 @@ def evaluation_bar(name, size):
     return tqdm(
         total=size, desc=name, unit=" images", unit_scale=True, dynamic_ncols=True, disable=None, leave=False
     )
+
+
+class AutoAttackProgress:
+    """Bar over AutoAttack's attacks, one after the other: examples still robust, time left."""
+
+    def __init__(self, name):
+        self._name, self._bar, self._attack, self._done = name, None, None, 0.0
+
+    def __call__(self, progress):
+        """Take a `jaxrw.attacks.Progress`."""
+        if progress.attack != self._attack:
+            self.close()
+            self._attack, self._done = progress.attack, 0.0
+            self._bar = tqdm(
+                total=100,
+                desc=f"{self._name}: {progress.attack}",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
+                dynamic_ncols=True,
+                disable=None,
+                leave=False,
+            )
+        self._bar.set_postfix_str(
+            f"{progress.robust:,} of {progress.size:,} robust, "
+            f"{tqdm.format_interval(progress.seconds_left)} left",
+            refresh=False,
+        )
+        self._bar.update(100 * progress.fraction - self._done)
+        self._done = 100 * progress.fraction
+
+    def close(self):
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()

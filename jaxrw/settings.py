@@ -53,9 +53,9 @@ def check(config, *, num_devices):
     for field, choices in _CHOICES.items():
         _check_choice(field, get(config, field), choices)
     if not config.evaluation.attacks:
-        raise UserError(f"evaluation.attacks is empty; choose of {', '.join(suite.available())}")
+        raise UserError(f"evaluation.attacks is empty; choose of {', '.join(suite.ATTACKS)}")
     for name in config.evaluation.attacks:
-        _check_choice("evaluation.attacks", name, suite.available())
+        _check_choice("evaluation.attacks", name, suite.ATTACKS)
     for field, (holds, words) in _RANGES.items():
         value = get(config, field)
         if value != value or not holds(value):

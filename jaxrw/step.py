@@ -77,6 +77,11 @@ def create_state(key, *, model, optimizer, image_shape):
     )
 
 
+def logits_function(model, variables):
+    """The model in evaluation mode as a function of images alone; compiled programs take its variables as arguments."""
+    return jax.tree_util.Partial(functools.partial(model.apply, train=False), variables)
+
+
 def train_step(
     state,
     key,
@@ -121,7 +126,9 @@ def train_step(
     labels = labels[index]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, index)
     clean = to_pixels(jax.vmap(augment)(keys, images[index]))
-    adversarial, kappa = attack(attack_key, _logits_fn(model, state.variables), clean, labels, index=index)
+    adversarial, kappa = attack(
+        attack_key, logits_function(model, state.variables), clean, labels, index=index
+    )
 
     def objective(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -176,7 +183,7 @@ def count_correct(variables, key, images, labels, index, mask, *, model, attack)
       attack: (key, logits_fn, images, labels, index) -> adversarial images.
     """
     chex.assert_rank([images, labels, index, mask], [4, 1, 1, 1])
-    logits_fn = _logits_fn(model, variables)
+    logits_fn = logits_function(model, variables)
     labels = labels[index]
     adversarial = attack(key, logits_fn, to_pixels(images[index]), labels, index)
     correct = jax.vmap(is_correct)(logits_fn(adversarial), labels)
@@ -207,8 +214,3 @@ def shard(array):
     """Give a host array [B, ...] its device axis: [D, B / D, ...]."""
     devices = jax.local_device_count()
     return array.reshape(devices, len(array) // devices, *array.shape[1:])
-
-
-def _logits_fn(model, variables):
-    """The model in evaluation mode as a function of images alone."""
-    return functools.partial(model.apply, variables, train=False)

@@ -68,7 +68,11 @@ MISTAKES = {
         "evaluation.attacks is 'pgd'",
         "did you mean 'pgd20'",
     ),
-    "missing attack": (["--config.evaluation.attacks=('aa',)"], "evaluation.attacks is 'aa'", "clean, fgsm"),
+    "attack in another spelling": (
+        ["--config.evaluation.attacks=('autoattack',)"],
+        "'autoattack'",
+        "apgd_ce, aa",
+    ),
     "no attack": (["--config.evaluation.attacks=()"], "evaluation.attacks", "choose of clean"),
     "unknown start": (["--config.attack.start=gauss"], "attack.start is 'gauss'", "uniform, normal, none"),
     "unknown field": (["--config.method.tua=3"], "--config.method.tua", "did you mean method.tau?"),

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxrw.attacks.batch import as_function
 from jaxrw.attacks.objectives import OBJECTIVES, is_correct
 
 STARTS = ("uniform", "normal", "none")
@@ -38,7 +39,8 @@ def pgd(key, logits_fn, images, labels, *, eps, step_size, num_steps, loss="ce",
     Args:
       key: PRNG key of the random start.
       logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, K]; each row depends on its own image alone. Pass
-        the same function object again and nothing is compiled again.
+        the same function object again, or a `jax.tree_util.Partial` of the same function with other arrays,
+        and nothing is compiled again.
       images: [B, H, W, C] float in [0, 1].
       labels: [B] integer in 0..K-1.
       eps: radius in pixel units of [0, 1].
@@ -54,21 +56,10 @@ def pgd(key, logits_fn, images, labels, *, eps, step_size, num_steps, loss="ce",
     Raises:
       ValueError: unknown loss or start, negative num_steps.
     """
-    return pgd_and_kappa(
-        key,
-        logits_fn,
-        images,
-        labels,
-        eps=eps,
-        step_size=step_size,
-        num_steps=num_steps,
-        loss=loss,
-        start=start,
-        index=index,
-    )[0]
+    settings = {"eps": eps, "step_size": step_size, "num_steps": num_steps, "loss": loss, "start": start}
+    return pgd_and_kappa(key, logits_fn, images, labels, index=index, **settings)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("logits_fn", "num_steps", "loss", "start"))
 def pgd_and_kappa(
     key, logits_fn, images, labels, *, eps, step_size, num_steps, loss="ce", start="uniform", index=None
 ):
@@ -83,6 +74,14 @@ def pgd_and_kappa(
       [B, H, W, C] adversarial images and [B] int32 kappa.
     """
     _check(images, labels, num_steps=num_steps, loss=loss, start=start)
+    index = jnp.arange(len(labels)) if index is None else index
+    problem = key, as_function(logits_fn), images, labels, index, eps, step_size
+    return _ascend(*problem, num_steps=num_steps, loss=loss, start=start)
+
+
+@functools.partial(jax.jit, static_argnames=("num_steps", "loss", "start"))
+def _ascend(key, logits_fn, images, labels, index, eps, step_size, *, num_steps, loss, start):
+    """`pgd_and_kappa` after its checks."""
     kappa = jnp.zeros(labels.shape, jnp.int32)
     if num_steps == 0:
         return images, kappa
@@ -97,7 +96,6 @@ def pgd_and_kappa(
         moved = project(adversarial + step_size * jnp.sign(gradient), images, eps=eps)
         return moved, kappa + jax.vmap(is_correct)(logits, labels)
 
-    index = jnp.arange(len(labels)) if index is None else index
     first = _start(key, images, index, eps=eps, start=start)
     return jax.lax.fori_loop(0, num_steps, step, (first, kappa))
 
