@@ -1,33 +1,39 @@
 """Program of test_step.py: a few training steps of every method on all devices; the parameters go to a file."""
 
-import functools
+import dataclasses
 import sys
 
 import chex
+import flax.linen as nn
 import jax
 import numpy as np
 import tiny
 
 from jaxrw import accuracy, experiment, reweighting, step, train
+from jaxrw.convolution import for_flax
 
 step.train_step = chex.assert_max_traces(step.train_step, n=len(reweighting.METHODS) + 1)
 
 
-@functools.cache
-def initial_state():
-    """The state that every method starts from; initialising once saves most of the time."""
-    return jax.device_get(experiment.create(tiny.config()).create_state())
+class OneConvolution(nn.Module):
+    """The least network with BatchNorm, so that many steps compile in little time."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.Conv(8, (3, 3), conv_general_dilated=for_flax, padding=1, use_bias=False)(images)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=step.AXIS)(x)
+        return nn.Dense(10)(nn.relu(x).reshape(len(x), -1))
 
 
 def parameters(method, **overrides):
-    """Parameters and statistics after one step of warm-up and three with weights, in one flat array."""
+    """Parameters and statistics after three steps with weights, in one flat array."""
     config = tiny.config(
         method, method__warmup_epochs=0, dataset__train_size=96, optim__batch_size=32, **overrides
     )
     config.optim.learning_rate = 0.02
-    parts = experiment.create(config)
+    parts = dataclasses.replace(experiment.create(config), model=OneConvolution())
     train_step = train.create_step(config, parts)
-    state = step.replicate(initial_state())
+    state = step.replicate(parts.create_state())
     images, labels = accuracy.replicated(parts.dataset.train)
     order = experiment.epoch_order(parts.order_key, 0, len(labels))
     for batch in np.split(order, 3):
