@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TESTS ?=
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 BIN := $(VENV)/bin
 
 .PHONY: train test check format wheel clean
@@ -14,12 +15,12 @@ train: $(VENV)/installed
 	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .

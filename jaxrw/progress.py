@@ -52,7 +52,7 @@ class TrainingProgress:
             f"epoch {epoch + 1}/{self._num_epochs}  loss {train['loss']:.3f}  accuracy {train['accuracy']:.1f}%  "
             f"weight {train['mean_weight']:.3f}  light {train['light_share']:.2f}"
             f"{'  validation' if measured else ''}{measured}  "
-            f"{train['images_per_second']:.0f} images/s{'  best' if best else ''}"
+            f"{train['images_per_second']:.3g} images/s{'  best' if best else ''}"
         )
 
     def close(self):

@@ -4,12 +4,14 @@ import os
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# One cache of compiled programs for a session and its subprocesses: runs that go on need not compile again.
-_CACHE = tempfile.TemporaryDirectory(prefix="jaxrw-test-cache-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# One cache of compiled programs for a session, its workers and their subprocesses: a run that goes on, or another
+# process, need not compile the same step again. It ends with the session, so that no session trusts another's.
+if "JAXRW_TEST_CACHE" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="jaxrw-test-cache-")
+    os.environ["JAXRW_TEST_CACHE"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
-import hypothesis  # noqa: E402
+import hypothesis
 
 # Examples compile or run JAX code, whose first call is slow; the examples are the same in every run.
 hypothesis.settings.register_profile("jaxrw", deadline=None, derandomize=True)

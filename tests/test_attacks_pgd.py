@@ -65,12 +65,13 @@ def test_a_random_start_is_in_the_ball_and_differs_between_examples(start):
 
 
 def test_pgd_equals_foolbox_from_the_same_start():
-    foolbox = pytest.importorskip("foolbox", reason="the test extra brings foolbox")
-    model = foolbox.JAXModel(network, bounds=(0, 1))
-    theirs = foolbox.attacks.LinfPGD(abs_stepsize=STEP_SIZE, steps=7, random_start=False)
     with warnings.catch_warnings():
-        # eagerpy calls jax.numpy functions that JAX deprecates.
+        # Importing it, and calling it, meets functions that SciPy and JAX deprecate.
         warnings.simplefilter("ignore", DeprecationWarning)
+        import foolbox
+
+        model = foolbox.JAXModel(network, bounds=(0, 1))
+        theirs = foolbox.attacks.LinfPGD(abs_stepsize=STEP_SIZE, steps=7, random_start=False)
         _, expected, _ = theirs(model, IMAGES, LABELS, epsilons=EPS)
     measured = attack(start="none")(jax.random.key(0), network, IMAGES, LABELS)
     assert jnp.abs(expected - IMAGES).max() > EPS / 2
