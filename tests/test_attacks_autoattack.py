@@ -328,14 +328,17 @@ def test_images_that_do_not_fool_again_do_not_count(problem):
     )
 
 
-def test_outputs_that_depend_on_the_batch_are_told(problem):
+@pytest.mark.parametrize("depends_on", ["others", "place"])
+def test_outputs_that_depend_on_the_batch_are_told(problem, depends_on):
     logits_fn, images, labels, eps, _ = problem
 
-    def normalised(images):
+    def entangled(images):
         logits = logits_fn(images)
-        return logits - logits.mean(0)
+        if depends_on == "others":
+            return logits - logits.mean(0)
+        return logits + jnp.linspace(0, 1, len(images))[:, None] * jnp.arange(5)
 
-    result = evaluate_and_catch(normalised, images, labels, eps=eps, attacks=("apgd-ce",))
+    result = evaluate_and_catch(entangled, images, labels, eps=eps, attacks=("fab-t",))
     assert any("depend on the other examples" in text for text in result.warnings)
 
 
@@ -364,6 +367,21 @@ def test_three_classes():
     result = evaluate(logits_fn, images, labels, eps=eps, attacks=("apgd-t", "fab-t"), num_steps=50)
     np.testing.assert_array_equal(result.robust, distance > eps)
     assert result.num_targets == 2
+
+
+@pytest.mark.parametrize("attack", ["apgd-t", "fab-t"])
+def test_tries_the_targets_one_after_the_other(attack):
+    # The likeliest wrong class is always 0.1 behind the true one; the second can be reached, from 0.05 on.
+    def logits_fn(images):
+        bright = 10 * (images.mean((1, 2, 3)) - 0.5)
+        return jnp.stack([bright + 1, bright + 0.9, -bright, jnp.full_like(bright, -5)], axis=1)
+
+    images, labels = np.full((8, *SHAPE), 0.5, np.float32), np.zeros(8, int)
+    for num_targets in 1, 2:
+        result = evaluate_and_catch(
+            logits_fn, images, labels, eps=0.06, attacks=(attack,), num_targets=num_targets
+        )
+        assert set(result.robust.tolist()) == {num_targets == 1}
 
 
 def test_all_wrong_and_all_robust(problem):
