@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -146,6 +148,17 @@ def test_one_program_serves_all_keys_eps_and_parameters():
     for seed in range(3):
         model = jax.tree_util.Partial(counted, logits_fn.args[0] * (1 + seed))
         apgd(jax.random.key(seed), model, images, labels, eps=0.01 * (1 + seed), num_steps=5)
+
+
+def test_works_inside_a_compiled_program_that_owns_the_parameters():
+    logits_fn, images, labels, _ = linear_problem(4, size=8)
+
+    @jax.jit
+    def evaluate(weights):
+        return apgd(KEY, functools.partial(linear, weights), images, labels, eps=0.02, num_steps=5)
+
+    outside = apgd(KEY, logits_fn, images, labels, eps=0.02, num_steps=5)
+    np.testing.assert_array_equal(evaluate(logits_fn.args[0]), outside)
 
 
 def test_start_lies_on_the_surface_of_the_ball():

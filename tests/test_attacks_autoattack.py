@@ -1,4 +1,5 @@
 import collections
+import functools
 import pathlib
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrw.attacks import RobustnessWarning, apgd, autoattack
+from jaxrw.attacks import RobustnessWarning, apgd, autoattack, fab
 from jaxrw.attacks.autoattack import ATTACKS, ROBUST, STANDARD, WRONG, _slot_count
 from jaxrw.attacks.batch import advance, begin, choose_states
 from jaxrw.attacks.checks import in_ball
@@ -369,8 +370,10 @@ def test_three_classes():
     assert result.num_targets == 2
 
 
-@pytest.mark.parametrize("attack", ["apgd-t", "fab-t"])
-def test_tries_the_targets_one_after_the_other(attack):
+@pytest.mark.parametrize(
+    ("attack", "plain"), [("apgd-t", functools.partial(apgd, loss="dlr-targeted")), ("fab-t", fab)]
+)
+def test_tries_the_targets_one_after_the_other(attack, plain):
     # The likeliest wrong class is always 0.1 behind the true one; the second can be reached, from 0.05 on.
     def logits_fn(images):
         bright = 10 * (images.mean((1, 2, 3)) - 0.5)
@@ -382,6 +385,9 @@ def test_tries_the_targets_one_after_the_other(attack):
             logits_fn, images, labels, eps=0.06, attacks=(attack,), num_targets=num_targets
         )
         assert set(result.robust.tolist()) == {num_targets == 1}
+        # So does the plain function.
+        adversarial = plain(KEY, logits_fn, images, labels, eps=0.06, num_steps=20, num_targets=num_targets)
+        assert set(right(logits_fn, adversarial, labels).tolist()) == {num_targets == 1}
 
 
 def test_all_wrong_and_all_robust(problem):
@@ -446,6 +452,7 @@ MISTAKES = {
     "twice": ({"attacks": ("square", "square")}, "each once"),
     "none": ({"attacks": ()}, "at least one"),
     "queries": ({"num_queries": 0}, "num_queries is 0"),
+    "state": ({"state_path": "no/such/directory/state.npz"}, "its directory does not exist"),
     "outputs": ({"logits_fn": lambda images: images.sum((1, 2, 3))}, "must be .* to"),
     "one class": ({"logits_fn": lambda images: images.sum((2, 3))[:, :1]}, "1 class; must be 2"),
 }

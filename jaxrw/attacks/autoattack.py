@@ -9,6 +9,7 @@ again. Examples do not notice: `jaxrw.attacks.batch` says why.
 import collections
 import dataclasses
 import functools
+import pathlib
 import time
 import warnings
 
@@ -121,6 +122,8 @@ def autoattack(
     images, labels = np.asarray(images), np.asarray(labels)
     attacks = tuple(attacks)
     checks.check_problem(images, labels, eps=eps, batch_size=batch_size)
+    if state_path is not None and not pathlib.Path(state_path).parent.is_dir():
+        raise ValueError(f"state_path is {state_path}; its directory does not exist")
     _check_attacks(attacks, num_steps=num_steps, num_targets=num_targets, num_queries=num_queries)
     images, labels = images.astype(np.float32), labels.astype(np.int32)
     settings = {"num_steps": num_steps, "num_targets": num_targets, "num_queries": num_queries}
