@@ -365,7 +365,7 @@ def test_nan_is_not_robust_and_told(problem):
 def test_three_classes():
     logits_fn, images, labels, distance = linear_problem(3)
     eps = float(np.median(distance))
-    result = evaluate(logits_fn, images, labels, eps=eps, attacks=("apgd-t", "fab-t"), num_steps=50)
+    result = evaluate(logits_fn, images, labels, eps=eps, attacks=("apgd-t",), num_steps=50)
     np.testing.assert_array_equal(result.robust, distance > eps)
     assert result.num_targets == 2
 
@@ -380,12 +380,10 @@ def test_tries_the_targets_one_after_the_other(attack, plain):
         return jnp.stack([bright + 1, bright + 0.9, -bright, jnp.full_like(bright, -5)], axis=1)
 
     images, labels = np.full((8, *SHAPE), 0.5, np.float32), np.zeros(8, int)
+    result = evaluate_and_catch(logits_fn, images, labels, eps=0.06, attacks=(attack,))
+    assert not result.robust.any()
+    # So does the plain function; and the first target alone fools nobody.
     for num_targets in 1, 2:
-        result = evaluate_and_catch(
-            logits_fn, images, labels, eps=0.06, attacks=(attack,), num_targets=num_targets
-        )
-        assert set(result.robust.tolist()) == {num_targets == 1}
-        # So does the plain function.
         adversarial = plain(KEY, logits_fn, images, labels, eps=0.06, num_steps=20, num_targets=num_targets)
         assert set(right(logits_fn, adversarial, labels).tolist()) == {num_targets == 1}
 
