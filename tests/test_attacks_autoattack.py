@@ -156,8 +156,8 @@ def test_nothing_is_compiled_again(problem):
         evaluate(model, images, labels, eps=eps, batch_size=17, attacks=("apgd-t", "fab-t"))
         return [program._cache_size() - number for program, number in zip(programs, before, strict=True)]
 
-    # Of each attack one start, one loop, one change of examples, though these come and go all the time.
-    assert count(logits_fn) == [2, 2, 2]
+    # Of each attack at most one start, one loop, one change of examples, though these come and go all the time.
+    assert max(count(logits_fn)) <= 2
     # Another checkpoint of the same model needs nothing new.
     assert count(jax.tree_util.Partial(linear, logits_fn.args[0].copy())) == [0, 0, 0]
 
@@ -416,7 +416,7 @@ def test_slots_fit_the_survivors():
             assert count <= 128
             rounds = -(-size // 128)
             assert -(-size // count) == rounds
-            assert rounds * count - size < rounds * 16
+            assert rounds * count - size < rounds * 4
 
 
 def test_reports_progress(problem):

@@ -504,13 +504,13 @@ def _check_attacks(attacks, **numbers):
 def _slot_count(size, batch_size, devices):
     """Slots that serve `size` examples in as few full rounds as `batch_size` allows, with little left idle.
 
-    Eighths of the batch size are enough, and keep the number of programs small that calls may compile.
+    In steps of a thirty-second of the batch size, so that not every call compiles programs of its own.
 
     >>> _slot_count(130, 128, 1), _slot_count(9, 128, 4), _slot_count(1000, 128, 1)
-    (80, 16, 128)
+    (68, 12, 128)
     """
     even = -(-size // -(-size // batch_size))
-    return min(_round_up(even, _round_up(-(-batch_size // 8), devices)), batch_size)
+    return min(_round_up(even, _round_up(-(-batch_size // 32), devices)), batch_size)
 
 
 def _round_up(number, multiple):
