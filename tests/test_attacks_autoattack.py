@@ -1,4 +1,5 @@
 import collections
+import functools
 import pathlib
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrw.attacks import RobustnessWarning, apgd, autoattack
+from jaxrw.attacks import RobustnessWarning, apgd, autoattack, fab
 from jaxrw.attacks.autoattack import ATTACKS, ROBUST, STANDARD, WRONG, _slot_count
 from jaxrw.attacks.batch import advance, begin, choose_states
 from jaxrw.attacks.checks import in_ball
@@ -155,8 +156,8 @@ def test_nothing_is_compiled_again(problem):
         evaluate(model, images, labels, eps=eps, batch_size=17, attacks=("apgd-t", "fab-t"))
         return [program._cache_size() - number for program, number in zip(programs, before, strict=True)]
 
-    # Of each attack one start, one loop, one change of examples, though these come and go all the time.
-    assert count(logits_fn) == [2, 2, 2]
+    # Of each attack at most one start, one loop, one change of examples, though these come and go all the time.
+    assert max(count(logits_fn)) <= 2
     # Another checkpoint of the same model needs nothing new.
     assert count(jax.tree_util.Partial(linear, logits_fn.args[0].copy())) == [0, 0, 0]
 
@@ -328,14 +329,17 @@ def test_images_that_do_not_fool_again_do_not_count(problem):
     )
 
 
-def test_outputs_that_depend_on_the_batch_are_told(problem):
+@pytest.mark.parametrize("depends_on", ["others", "place"])
+def test_outputs_that_depend_on_the_batch_are_told(problem, depends_on):
     logits_fn, images, labels, eps, _ = problem
 
-    def normalised(images):
+    def entangled(images):
         logits = logits_fn(images)
-        return logits - logits.mean(0)
+        if depends_on == "others":
+            return logits - logits.mean(0)
+        return logits + jnp.linspace(0, 1, len(images))[:, None] * jnp.arange(5)
 
-    result = evaluate_and_catch(normalised, images, labels, eps=eps, attacks=("apgd-ce",))
+    result = evaluate_and_catch(entangled, images, labels, eps=eps, attacks=("fab-t",))
     assert any("depend on the other examples" in text for text in result.warnings)
 
 
@@ -361,9 +365,27 @@ def test_nan_is_not_robust_and_told(problem):
 def test_three_classes():
     logits_fn, images, labels, distance = linear_problem(3)
     eps = float(np.median(distance))
-    result = evaluate(logits_fn, images, labels, eps=eps, attacks=("apgd-t", "fab-t"), num_steps=50)
+    result = evaluate(logits_fn, images, labels, eps=eps, attacks=("apgd-t",), num_steps=50)
     np.testing.assert_array_equal(result.robust, distance > eps)
     assert result.num_targets == 2
+
+
+@pytest.mark.parametrize(
+    ("attack", "plain"), [("apgd-t", functools.partial(apgd, loss="dlr-targeted")), ("fab-t", fab)]
+)
+def test_tries_the_targets_one_after_the_other(attack, plain):
+    # The likeliest wrong class is always 0.1 behind the true one; the second can be reached, from 0.05 on.
+    def logits_fn(images):
+        bright = 10 * (images.mean((1, 2, 3)) - 0.5)
+        return jnp.stack([bright + 1, bright + 0.9, -bright, jnp.full_like(bright, -5)], axis=1)
+
+    images, labels = np.full((8, *SHAPE), 0.5, np.float32), np.zeros(8, int)
+    result = evaluate_and_catch(logits_fn, images, labels, eps=0.06, attacks=(attack,))
+    assert not result.robust.any()
+    # So does the plain function; and the first target alone fools nobody.
+    for num_targets in 1, 2:
+        adversarial = plain(KEY, logits_fn, images, labels, eps=0.06, num_steps=20, num_targets=num_targets)
+        assert set(right(logits_fn, adversarial, labels).tolist()) == {num_targets == 1}
 
 
 def test_all_wrong_and_all_robust(problem):
@@ -394,7 +416,7 @@ def test_slots_fit_the_survivors():
             assert count <= 128
             rounds = -(-size // 128)
             assert -(-size // count) == rounds
-            assert rounds * count - size < rounds * 16
+            assert rounds * count - size < rounds * 4
 
 
 def test_reports_progress(problem):
@@ -428,6 +450,7 @@ MISTAKES = {
     "twice": ({"attacks": ("square", "square")}, "each once"),
     "none": ({"attacks": ()}, "at least one"),
     "queries": ({"num_queries": 0}, "num_queries is 0"),
+    "state": ({"state_path": "no/such/directory/state.npz"}, "its directory does not exist"),
     "outputs": ({"logits_fn": lambda images: images.sum((1, 2, 3))}, "must be .* to"),
     "one class": ({"logits_fn": lambda images: images.sum((2, 3))[:, :1]}, "1 class; must be 2"),
 }

@@ -9,6 +9,7 @@ again. Examples do not notice: `jaxrw.attacks.batch` says why.
 import collections
 import dataclasses
 import functools
+import pathlib
 import time
 import warnings
 
@@ -121,6 +122,8 @@ def autoattack(
     images, labels = np.asarray(images), np.asarray(labels)
     attacks = tuple(attacks)
     checks.check_problem(images, labels, eps=eps, batch_size=batch_size)
+    if state_path is not None and not pathlib.Path(state_path).parent.is_dir():
+        raise ValueError(f"state_path is {state_path}; its directory does not exist")
     _check_attacks(attacks, num_steps=num_steps, num_targets=num_targets, num_queries=num_queries)
     images, labels = images.astype(np.float32), labels.astype(np.int32)
     settings = {"num_steps": num_steps, "num_targets": num_targets, "num_queries": num_queries}
@@ -501,13 +504,13 @@ def _check_attacks(attacks, **numbers):
 def _slot_count(size, batch_size, devices):
     """Slots that serve `size` examples in as few full rounds as `batch_size` allows, with little left idle.
 
-    Eighths of the batch size are enough, and keep the number of programs small that calls may compile.
+    In steps of a thirty-second of the batch size, so that not every call compiles programs of its own.
 
     >>> _slot_count(130, 128, 1), _slot_count(9, 128, 4), _slot_count(1000, 128, 1)
-    (80, 16, 128)
+    (68, 12, 128)
     """
     even = -(-size // -(-size // batch_size))
-    return min(_round_up(even, _round_up(-(-batch_size // 8), devices)), batch_size)
+    return min(_round_up(even, _round_up(-(-batch_size // 32), devices)), batch_size)
 
 
 def _round_up(number, multiple):

@@ -109,7 +109,7 @@ class Fab:
         images = batch.images
 
         def ahead(images):
-            logits = logits_fn(images)
+            logits = logits_fn(images).astype(jnp.float32)
             pick = jax.vmap(lambda row, i: row[i])
             gap = pick(logits, batch.targets) - pick(logits, batch.labels)
             return gap.sum(), gap

@@ -2,6 +2,10 @@
 
 Andriushchenko, Croce, Flammarion and Hein, "Square Attack: a query-efficient black-box adversarial attack via
 random search", ECCV 2020, Algorithms 1 and 2.
+
+Two deviations from AutoAttack's public code. Squares reach the last row and column, as in the paper; there they
+do not, which weakens it on small images (a network on 8x8 digits, Square alone: 80.7 % robust here, 83.9 to 84.6 %
+there, and 84.4 % here with its places). And each example draws its own squares; there a batch shares them.
 """
 
 import dataclasses
