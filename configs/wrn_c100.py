@@ -1,6 +1,10 @@
 """WRN-34-10 on CIFAR-100 with Ours+MAIL, the paper's Tables 2 and 6.
 
-python launch.py --config configs/wrn_c100.py
+    python launch.py --config configs/wrn_c100.py
+
+Time, computed: 120 epochs of 49,000 images, 23 passes of 13.3 GFLOP an image, are 1.8 EFLOP, which a TPU v5e at its
+bfloat16 peak would do in 2.5 hours. No accelerator was at hand to measure it; float32 takes several times as long.
+Expected in the paper (last model, 5 seeds): clean 63.19, PGD-100 34.32, CW-PGD 28.94, AutoAttack 26.18.
 """
 
 from configs import wrn_c10

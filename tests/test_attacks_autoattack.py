@@ -10,38 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear import SHAPE, linear, linear_problem, right
 
 from jaxrw.attacks import RobustnessWarning, apgd, autoattack, fab
-from jaxrw.attacks.autoattack import ATTACKS, ROBUST, STANDARD, WRONG, _slot_count
+from jaxrw.attacks.autoattack import ATTACKS, ROBUST, STANDARD, WRONG
 from jaxrw.attacks.batch import advance, begin, choose_states
 from jaxrw.attacks.checks import in_ball
-from jaxrw.attacks.objectives import is_correct
+from jaxrw.attacks.slots import slot_count
 
 KEY = jax.random.key(5)
-SHAPE = (4, 4, 2)
 # Enough for linear models, whose best image lies in a corner of the ball.
 SHORT = {"num_steps": 20, "num_queries": 400}
-
-
-def linear(weights, images):
-    return (images.reshape(len(images), -1) - 0.5) @ weights
-
-
-def linear_problem(num_classes, size=64):
-    """A linear model, images far from the box's walls, labels it gets right, each one's distance from being wrong."""
-    rng = np.random.default_rng(num_classes)
-    weights = rng.normal(size=(np.prod(SHAPE), num_classes)).astype(np.float32)
-    images = rng.uniform(0.3, 0.7, (size, *SHAPE)).astype(np.float32)
-    logits = np.asarray(linear(weights, images), np.float64)
-    labels = logits.argmax(1)
-    gaps = np.take_along_axis(logits, labels[:, None], 1) - logits
-    norms = np.abs(weights[:, labels].T[:, :, None] - weights[None]).sum(1)
-    distances = np.where(np.arange(num_classes) == labels[:, None], np.inf, gaps / np.maximum(norms, 1e-9))
-    return jax.tree_util.Partial(linear, weights), images, labels, distances.min(1)
-
-
-def right(logits_fn, images, labels):
-    return np.asarray(jax.vmap(is_correct)(logits_fn(images), jnp.asarray(labels)))
 
 
 def evaluate(logits_fn, images, labels, *, eps, batch_size=64, **settings):
@@ -411,7 +390,7 @@ def test_fewer_examples_than_devices_or_slots():
 def test_slots_fit_the_survivors():
     for size in (1, 7, 64, 130, 999):
         for devices in (1, 4):
-            count = _slot_count(size, 128, devices)
+            count = slot_count(size, 128, devices)
             assert count % devices == 0
             assert count <= 128
             rounds = -(-size // 128)
