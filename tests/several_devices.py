@@ -12,8 +12,6 @@ import tiny
 from jaxrw import accuracy, experiment, reweighting, step, train
 from jaxrw.convolution import for_flax
 
-step.train_step = chex.assert_max_traces(step.train_step, n=len(reweighting.METHODS) + 1)
-
 
 class OneConvolution(nn.Module):
     """The least network with BatchNorm, so that many steps compile in little time."""
@@ -43,6 +41,8 @@ def parameters(method, **overrides):
 
 
 if __name__ == "__main__":
+    # Each program is traced once: a second trace of any of them is one too many.
+    step.train_step = chex.assert_max_traces(step.train_step, n=len(reweighting.METHODS) + 1)
     runs = {method: parameters(method) for method in reweighting.METHODS}
     runs["ewat_through"] = parameters("ewat", method__grad_through_weights=True)
     np.savez(sys.argv[1], devices=jax.local_device_count(), **runs)
