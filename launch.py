@@ -20,7 +20,7 @@ from jaxrw.errors import RunError, UserError
 
 
 def main(argv):
-    """Run one command line; returns the exit status: 0, 2 for a user's mistake, 1 for a run that stopped."""
+    """Run one command line; returns the exit status: 0, 2 for a user's mistake, 1 or 130 for a run that stopped."""
     logging.set_verbosity(logging.ERROR)
     try:
         values = command_line.parse(argv)
@@ -34,6 +34,9 @@ def main(argv):
     except RunError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("launch.py: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 

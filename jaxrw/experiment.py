@@ -1,7 +1,6 @@
 """What a config stands for: data, model and optimiser, put together once for training and for evaluation."""
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -25,11 +24,9 @@ class Experiment:
     step_key: jax.Array
     evaluation_key: jax.Array
 
-    @property
     def create_state(self):
-        """Function without arguments that makes the state before the first step."""
-        return functools.partial(
-            step.create_state,
+        """State before the first step."""
+        return step.create_state(
             self.init_key,
             model=self.model,
             optimizer=self.optimizer,

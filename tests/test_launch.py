@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import launch
+from jaxrw.errors import RunError
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
@@ -238,6 +239,19 @@ def test_train_evaluate_report(tmp_path, capsys, monkeypatch):
     assert run("--mode=report") == 0
     assert f" {fgsm:.2f} " in capsys.readouterr().out
     assert run("--mode=report", "--workdir", tmp_path / "runs" / "none") == 2
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "words"),
+    [(RunError("the loss is nan at step 7"), 1, "nan at step 7"), (KeyboardInterrupt(), 130, "goes on from")],
+)
+def test_a_run_that_stops_says_so_in_one_line(raised, status, words, tmp_path, capsys, monkeypatch):
+    def stop(config, workdir):
+        raise raised
+
+    monkeypatch.setattr("jaxrw.train.run", stop)
+    assert run(DIGITS, "--workdir", tmp_path) == status
+    _check_told(capsys, [words])
 
 
 def test_help_says_how_it_is_used(capsys):
