@@ -35,7 +35,7 @@ def main(argv):
         print(f"launch.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("launch.py: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("launch.py: stopped; the same command goes on from what has been saved", file=sys.stderr)
         return 130
     return 0
 

@@ -12,16 +12,17 @@ import numpy as np
 
 from jaxrw import accuracy, checkpoints, experiment, runs, step
 from jaxrw.attacks import RobustnessWarning, autoattack, suite
+from jaxrw.attacks.resume import StateError
 from jaxrw.augment import to_pixels
 from jaxrw.errors import UserError
-from jaxrw.progress import AutoAttackProgress, evaluation_bar
+from jaxrw.progress import AutoAttackProgress, evaluation_bar, print_measured
 
 CHECKPOINTS = ("last", "best")
 
 _PACKAGES = ("jaxrw", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
-# Fields of `evaluation` that change no measured number.
-_NUMBER_FREE = ("attacks", "batch_size", "selection_steps")
+# Fields of `evaluation` that an attack's accuracy depends on, where these are not eps and step_size.
+_DECIDING = {"clean": (), "fgsm": ("eps",), "apgd_ce": ("eps",), "aa": ("eps",)}
 
 
 def run(config, workdir, *, checkpoint=None):
@@ -50,9 +51,10 @@ def run(config, workdir, *, checkpoint=None):
             raise UserError(f"--workdir {workdir} holds no checkpoint yet; train there first")
         if checkpoint and steps[checkpoint] is None:
             raise UserError(
-                f"--checkpoint is {checkpoint!r}, but dataset.validation_size is 0: there is only 'last'"
+                f"--checkpoint is {checkpoint!r}, but nothing has been validated (dataset.validation_size is "
+                f"{config.dataset.validation_size}): there is only 'last'"
             )
-        results = _begin_results(config, workdir, parts, steps)
+        results, new = _begin_results(config, workdir, parts, steps), []
         measure = _create_measure(config, parts, workdir)
         for name in (checkpoint,) if checkpoint else CHECKPOINTS:
             if steps[name] is None:
@@ -62,11 +64,15 @@ def run(config, workdir, *, checkpoint=None):
                 if results["checkpoints"][name]["accuracy"][attack] is None:
                     same = _already_measured(results, steps[name], attack)
                     values = measure(attack, state.variables, name) if same is None else same
+                    print_measured(name, attack, values[0])
                     _enter(results["checkpoints"][name], attack, values)
+                    new.append(name)
                     runs.write_json(workdir / "results.json", results)
-                    _state_path(workdir, name).unlink(missing_ok=True)
+                    if attack == suite.AUTOATTACK:
+                        _state_path(workdir, name).unlink(missing_ok=True)
     runs.write_json(workdir / "results.json", results)
-    _log(workdir, results)
+    if new:
+        _log(workdir, {name: results["checkpoints"][name] for name in new})
     return results
 
 
@@ -92,18 +98,18 @@ def _begin_results(config, workdir, parts, steps):
 
 
 def _kept_measurements(kept, config, name, number):
-    """What earlier results hold for the same checkpoint, if it was measured with the same settings."""
-
-    def numbers(section):
-        return {field: value for field, value in section.items() if field not in _NUMBER_FREE}
-
-    nothing = {"accuracy": dict.fromkeys(suite.ATTACKS)}
+    """What earlier results hold for the same checkpoint, of the attacks that were measured with the same settings."""
+    measurements = {"accuracy": dict.fromkeys(suite.ATTACKS)}
     checkpoint = kept and kept["checkpoints"][name]
     if not checkpoint or checkpoint["step"] != number:
-        return nothing
-    if numbers(kept["config"]["evaluation"]) != numbers(config["evaluation"]):
-        return nothing
-    return nothing | {field: checkpoint[field] for field in ("accuracy", "autoattack") if field in checkpoint}
+        return measurements
+    before, now = kept["config"]["evaluation"], config["evaluation"]
+    for attack in suite.ATTACKS:
+        if all(before[field] == now[field] for field in _DECIDING.get(attack, ("eps", "step_size"))):
+            measurements["accuracy"][attack] = checkpoint["accuracy"][attack]
+    if measurements["accuracy"][suite.AUTOATTACK] is not None:
+        measurements["autoattack"] = checkpoint["autoattack"]
+    return measurements
 
 
 def _already_measured(results, number, attack):
@@ -170,7 +176,7 @@ def _autoattack(parts, logits_fn, name, *, evaluation, state_path):
                 progress=progress,
                 state_path=state_path,
             )
-        except ValueError as error:
+        except StateError as error:
             raise UserError(f"AutoAttack of {name}: {error}") from error
     for warning in result.warnings:
         print(f"warning: AutoAttack of {name}: {warning}", file=sys.stderr)
@@ -178,11 +184,9 @@ def _autoattack(parts, logits_fn, name, *, evaluation, state_path):
     return 100 * float(result.robust.mean()), {field: getattr(result, field) for field in fields}
 
 
-def _log(workdir, results):
-    """One line a checkpoint in metrics.jsonl, in place of those of an earlier evaluation."""
-    last = results["checkpoints"]["last"]["step"]
-    with contextlib.closing(runs.MetricsLog(workdir, step=last)) as log:
-        for name, checkpoint in results["checkpoints"].items():
-            if checkpoint:
-                where = {"epoch": checkpoint["epoch"], "step": checkpoint["step"]}
-                log.write("evaluation", checkpoint=name, **where, **checkpoint["accuracy"])
+def _log(workdir, measured):
+    """One line in metrics.jsonl for each checkpoint of which something was measured."""
+    with contextlib.closing(runs.MetricsLog(workdir)) as log:
+        for name, checkpoint in measured.items():
+            where = {"epoch": checkpoint["epoch"], "step": checkpoint["step"]}
+            log.write("evaluation", checkpoint=name, **where, **checkpoint["accuracy"])

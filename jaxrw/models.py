@@ -49,6 +49,13 @@ def create(name, num_classes, *, depth=None, width=None, mean=None, std=None, ax
         raise ValueError(f"model.width is {width}; must be at least 1")
     if (mean is None) != (std is None):
         raise ValueError(f"model.mean is {mean} and model.std is {std}; give both or none")
+    for field, values in (("mean", mean), ("std", std)):
+        if values is not None and not (
+            len(values) and all(isinstance(value, int | float) for value in values)
+        ):
+            raise ValueError(
+                f"model.{field} is {tuple(values)}; must be one number per channel, as (0.5, 0.5, 0.5)"
+            )
     if std is not None and (len(std) != len(mean) or min(std) <= 0):
         raise ValueError(f"model.std is {tuple(std)}; must be positive and as many as model.mean has")
     fields = {
@@ -58,8 +65,14 @@ def create(name, num_classes, *, depth=None, width=None, mean=None, std=None, ax
         "axis_name": axis_name,
     }
     if name == "resnet18":
-        return ResNet(stage_sizes=_resnet_stages(depth or 18), width=width or 64, **fields)
-    return WideResNet(blocks=_wide_blocks(depth or 34), width=width or 10, **fields)
+        return ResNet(
+            stage_sizes=_resnet_stages(18 if depth is None else depth),
+            width=64 if width is None else width,
+            **fields,
+        )
+    return WideResNet(
+        blocks=_wide_blocks(34 if depth is None else depth), width=10 if width is None else width, **fields
+    )
 
 
 def _resnet_stages(depth):

@@ -1,6 +1,7 @@
 """What a person sees while a run trains or is evaluated: a bar on a terminal, plain lines elsewhere."""
 
 import math
+import sys
 
 from tqdm import tqdm
 
@@ -48,12 +49,19 @@ class TrainingProgress:
     def epoch(self, epoch, *, train, validation, best):
         """A line for the epoch that ended: above the bar on a terminal, plain elsewhere."""
         measured = "".join(f"  {name} {value:.1f}%" for name, value in validation.items())
-        self._bar.write(
+        self._print(
             f"epoch {epoch + 1}/{self._num_epochs}  loss {train['loss']:.3f}  accuracy {train['accuracy']:.1f}%  "
             f"weight {train['mean_weight']:.3f}  light {train['light_share']:.2f}"
             f"{'  validation' if measured else ''}{measured}  "
             f"{train['images_per_second']:.3g} images/s{'  best' if best else ''}"
         )
+
+    def _print(self, line):
+        """A line that is seen at once: above the bar, or flushed where there is none."""
+        if self._bar.disable:
+            print(line, flush=True)
+        else:
+            self._bar.write(line)
 
     def close(self):
         """Leave the bar as it stands."""
@@ -65,6 +73,12 @@ def evaluation_bar(name, size):
     return tqdm(
         total=size, desc=name, unit=" images", unit_scale=True, dynamic_ncols=True, disable=None, leave=False
     )
+
+
+def print_measured(name, attack, accuracy):
+    """A line for an attack that is done; on a terminal the bars have told."""
+    if not sys.stderr.isatty():
+        print(f"{name}: {attack} {accuracy:.2f}%", flush=True)
 
 
 class AutoAttackProgress:
@@ -86,6 +100,7 @@ class AutoAttackProgress:
                 disable=None,
                 leave=False,
             )
+        self._robust, self._size = progress.robust, progress.size
         self._bar.set_postfix_str(
             f"{progress.robust:,} of {progress.size:,} robust, "
             f"{tqdm.format_interval(progress.seconds_left)} left",
@@ -95,6 +110,11 @@ class AutoAttackProgress:
         self._done = 100 * progress.fraction
 
     def close(self):
-        """Take the bar away."""
+        """Take the bar away; where there is none, leave a line for the attack that is done."""
         if self._bar is not None:
+            if self._bar.disable:
+                print(
+                    f"{self._name}: {self._attack} leaves {self._robust:,} of {self._size:,} robust",
+                    flush=True,
+                )
             self._bar.close()

@@ -28,7 +28,11 @@ def run(workdir):
     """
     found = sorted(pathlib.Path(workdir).glob("**/results.json"))
     results = {path.parent: runs.read_results(path.parent) for path in found}
-    readable = {str(path.relative_to(workdir)): content for path, content in results.items() if content}
+    readable = {
+        str(path.relative_to(workdir)): content
+        for path, content in results.items()
+        if content and content.get("schema") == 1
+    }
     if not readable:
         raise UserError(f"--workdir {workdir} has no results.json below it; train or evaluate first")
     return table(readable)

@@ -105,23 +105,22 @@ def read_results(workdir):
 class MetricsLog:
     """Writes metrics.jsonl, flushed line by line, and the same values for TensorBoard."""
 
-    def __init__(self, workdir, *, step):
-        """Go on at `step`: what a run wrote after its last checkpoint will be written again, so it goes."""
-        kept = [
-            line for line in read_metrics(workdir) if line["step"] <= step and line["kind"] != "evaluation"
-        ]
+    def __init__(self, workdir, *, resume_at=None):
+        """Append; with `resume_at`, drop what a run wrote after that step first: it will be written again."""
         path = workdir / "metrics.jsonl"
-        scratch = path.with_name(path.name + ".tmp")
-        scratch.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        scratch.replace(path)
-        self.lines = kept
+        if resume_at is not None:
+            kept = [line for line in read_metrics(workdir) if line["step"] <= resume_at]
+            scratch = path.with_name(path.name + ".tmp")
+            scratch.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            scratch.replace(path)
         self._file = path.open("a")
-        self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=step + 1 if kept else None)
+        self._events = tensorboardX.SummaryWriter(
+            str(workdir), purge_step=resume_at + 1 if resume_at else None
+        )
 
     def write(self, kind, *, epoch, step, **values):
         """One line of a kind (train, validation, evaluation); numbers also go to TensorBoard."""
         line = {"kind": kind, "epoch": epoch, "step": step, **values}
-        self.lines.append(line)
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for name, value in values.items():

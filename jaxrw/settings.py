@@ -1,6 +1,7 @@
 """What a config may say: every field's range, checked before anything is computed or written."""
 
 import difflib
+import math
 
 from jaxrw import models, reweighting
 from jaxrw.attacks import suite
@@ -18,6 +19,9 @@ _RANGES = {
     "dataset.pad": (lambda v: v >= 0, "must be 0 or more pixels"),
     "method.warmup_epochs": (lambda v: v >= 0, "must be 0 or more"),
     "method.tau": (lambda v: v >= 2, "must be at least 2 (Eq. 10)"),
+    "method.beta": (lambda v: True, "must be a finite number"),
+    "method.alpha": (lambda v: True, "must be a finite number"),
+    "method.lam": (lambda v: True, "must be a finite number"),
     "method.gamma": (lambda v: v > 0, "must be positive"),
     "method.multiplier": (lambda v: v > 0, "must be positive"),
     "attack.eps": (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 8/255 is 0.03137"),
@@ -50,6 +54,11 @@ _RANGES = {
 
 def check(config, *, num_devices):
     """Raise UserError for the first field that no run could use; `num_devices` share the global batch."""
+    for field in (*_CHOICES, *_RANGES):
+        if _missing(config, field):
+            raise UserError(
+                f"{field} is missing from the config; begin with configs/base.py, which has every field"
+            )
     for field, choices in _CHOICES.items():
         _check_choice(field, get(config, field), choices)
     if not config.evaluation.attacks:
@@ -58,8 +67,11 @@ def check(config, *, num_devices):
         _check_choice("evaluation.attacks", name, suite.ATTACKS)
     for field, (holds, words) in _RANGES.items():
         value = get(config, field)
-        if value != value or not holds(value):
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not (finite and holds(value)):
             raise UserError(f"{field} is {value}; {words}")
+    if suite.AUTOATTACK in config.evaluation.attacks and config.evaluation.eps == 0:
+        raise UserError("evaluation.eps is 0; AutoAttack needs a positive one, as 8/255, which is 0.03137")
     if config.method.name == "gairat" and config.attack.num_steps == 0:
         raise UserError("attack.num_steps is 0; gairat counts attack steps, so it needs at least 1")
     if config.optim.batch_size % num_devices:
@@ -90,6 +102,15 @@ def get(config, field):
     for name in field.split("."):
         config = config[name]
     return config
+
+
+def _missing(config, field):
+    """Whether a config has no such dotted field."""
+    try:
+        get(config, field)
+    except (KeyError, AttributeError, TypeError):
+        return True
+    return False
 
 
 def _check_choice(field, value, choices):

@@ -33,7 +33,7 @@ def run(config, workdir):
         state = step.replicate(parts.create_state())
         if done:
             state = checkpoints.restore(manager, done, state)
-        with contextlib.closing(runs.MetricsLog(workdir, step=done)) as log:
+        with contextlib.closing(runs.MetricsLog(workdir, resume_at=done)) as log:
             _train(config, parts, manager, log, state, done)
 
 
@@ -157,5 +157,10 @@ def _print_start(config, parts, workdir, done):
     )
     if not len(dataset.validation.labels):
         print("dataset.validation_size is 0: there will be no best checkpoint, only the last")
+    if config.method.name != "standard" and config.method.warmup_epochs >= config.optim.num_epochs:
+        print(
+            f"method.warmup_epochs is {config.method.warmup_epochs} and optim.num_epochs {config.optim.num_epochs}: "
+            f"all weights stay 1, so this run is standard adversarial training, not {config.method.name}"
+        )
     if done:
         print(f"going on after step {done:,}, in epoch {done // parts.steps_per_epoch + 1}")

@@ -81,6 +81,56 @@ def test_every_iterate_counts_even_the_start():
     np.testing.assert_allclose(adversarial[~fooled][:, 0, 0, 0], 0.4, rtol=1e-5)
 
 
+def test_is_the_published_algorithm_step_by_step():
+    """Algorithm 1 of the paper in a plain float64 loop, on a loss that restarts it again and again."""
+    rng = np.random.default_rng(3)
+    summit = 0.5 + 0.03 * rng.uniform(-1, 1, SHAPE)
+    scale = rng.uniform(10, 60, SHAPE)
+    eps, num_steps = (
+        0.05,
+        30,
+    )  # few enough that no pixel comes so near its summit that rounding decides its sign
+
+    def logits_fn(images):
+        hill = -(scale.astype(np.float32) * jnp.square(images - summit.astype(np.float32))).sum((1, 2, 3))
+        return jnp.stack([jnp.ones(len(images)), hill], axis=1)
+
+    images, labels = np.full((1, *SHAPE), 0.5, np.float32), np.zeros(1, int)
+
+    def loss(x):  # cross-entropy of label 0: log(1 + exp(hill - 1))
+        return np.logaddexp(0, -(scale * np.square(x - summit)).sum() - 1)
+
+    def project_64(x):
+        return np.clip(x, 0.5 - eps, 0.5 + eps)
+
+    (key,) = Batch(images, labels, labels, jnp.zeros(1, int), jnp.zeros(1, int)).keys(KEY)
+    noise = np.asarray(jax.random.uniform(key, SHAPE, jnp.float32, -1, 1), np.float64)
+    x = previous = best = project_64(0.5 + eps * noise / np.abs(noise).max())
+    best_loss = last = at_checkpoint = loss(x)
+    step_size, rises, halved, restarts = 2 * eps, 0, True, 0
+    ends = np.flatnonzero(_windows(num_steps)).tolist()
+    for k in range(num_steps + 1):
+        value = loss(x)
+        if k and value > last:
+            rises += 1
+        last = value
+        if value > best_loss:
+            best, best_loss = x, value
+        if k in ends:
+            window = _windows(num_steps)[k]
+            halve = rises < 0.75 * window or (not halved and best_loss <= at_checkpoint)
+            if halve:
+                step_size, x, restarts = step_size / 2, best, restarts + 1
+            rises, halved, at_checkpoint = 0, halve, best_loss
+        direction = np.sign(summit - x)
+        share = 1 if k == 0 else 0.75
+        moved = x + share * (project_64(x + step_size * direction) - x) + (1 - share) * (x - previous)
+        previous, x = x, project_64(moved)
+    assert restarts > 2
+    adversarial = np.asarray(apgd(KEY, logits_fn, images, labels, eps=eps, num_steps=num_steps))[0]
+    np.testing.assert_allclose(adversarial, best, atol=1e-6)
+
+
 def test_halves_its_step_until_it_sits_on_the_summit():
     # Loss highest at `summit`, inside the ball, and never enough to fool. Steps of 2 eps overshoot for ever.
     summit = 0.5 + 0.03 * np.random.default_rng(1).uniform(-1, 1, SHAPE).astype(np.float32)

@@ -104,6 +104,27 @@ MISTAKES = {
         "gairat",
     ),
     "impossible depth": (["--config.model.depth=17"], "model.depth is 17", "8n + 2"),
+    "depth 0": (["--config.model.depth=0"], "model.depth is 0", "8n + 2"),
+    "mean that is no number": (
+        ["--config.model.mean=('a',)", "--config.model.std=('b',)"],
+        "model.mean is ('a',)",
+        "one number per channel",
+    ),
+    "no means": (
+        ["--config.model.mean=()", "--config.model.std=()"],
+        "model.mean is ()",
+        "one number per channel",
+    ),
+    "infinite learning rate": (
+        ["--config.optim.learning_rate=inf"],
+        "optim.learning_rate is inf",
+        "positive",
+    ),
+    "eps 0 for AutoAttack": (
+        ["--config.evaluation.eps=0", "--config.evaluation.attacks=('aa',)"],
+        "evaluation.eps is 0",
+        "AutoAttack",
+    ),
     "mean without std": (["--config.model.mean=(0.5,)"], "model.mean is (0.5,)", "give both or none"),
     "three means for grey": (
         ["--config.model.mean=(.5,.5,.5)", "--config.model.std=(.5,.5,.5)"],
@@ -152,6 +173,11 @@ def test_config_files_that_cannot_be_used(tmp_path, capsys):
     )
     assert run("--config", tmp_path / "misspelt.py") == 2
     _check_told(capsys, ["misspelt.py", "epochs", "num_epochs"])
+    (tmp_path / "bare.py").write_text(
+        "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'seed': 0}).lock()\n"
+    )
+    assert run("--config", tmp_path / "bare.py", "--workdir", tmp_path / "run") == 2
+    _check_told(capsys, ["model.name is missing", "configs/base.py"])
     (tmp_path / "broken.py").write_text("def get_config(:\n")
     assert run("--config", tmp_path / "broken.py") == 2
     _check_told(capsys, ["broken.py", "SyntaxError"])
@@ -236,6 +262,8 @@ def test_train_evaluate_report(tmp_path, capsys, monkeypatch):
     assert run(DIGITS, *TINY, attacks, "--mode=evaluate", "--checkpoint=last", "--workdir", workdir) == 0
     fgsm = json.loads((workdir / "results.json").read_text())["checkpoints"]["last"]["accuracy"]["fgsm"]
     capsys.readouterr()
+    pathlib.Path("runs/foreign").mkdir()
+    pathlib.Path("runs/foreign/results.json").write_text('{"loss": 1}')
     assert run("--mode=report") == 0
     assert f" {fgsm:.2f} " in capsys.readouterr().out
     assert run("--mode=report", "--workdir", tmp_path / "runs" / "none") == 2

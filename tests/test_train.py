@@ -1,8 +1,10 @@
 """Whole runs: their files, the choice of the best checkpoint, and going on after a kill."""
 
+import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +135,38 @@ def test_resuming_from_every_checkpoint_within_an_epoch(whole, tmp_path, monkeyp
     check_same(tmp_path / "run", whole)
 
 
+def test_a_warm_up_that_never_ends_is_said(tmp_path, capsys):
+    train.run(tiny.config(method__warmup_epochs=3, optim__num_epochs=1, dataset__validation_size=0), tmp_path)
+    assert "this run is standard adversarial training, not ours_mail" in capsys.readouterr().out
+
+
+def test_autoattack_goes_on_and_other_attacks_leave_its_state_alone(whole, tmp_path, monkeypatch):
+    """Stopped within AutoAttack, then another attack, then AutoAttack again: from its state, which then goes."""
+    workdir = shutil.copytree(whole, tmp_path / "run")
+    state = workdir / "autoattack-last.npz"
+
+    def stop(*arguments, state_path, **options):
+        state_path.write_bytes(b"state")
+        raise KeyboardInterrupt
+
+    config = tiny.config(evaluation__attacks=("aa",))
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "autoattack", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.run(config, workdir, checkpoint="last")
+    evaluate.run(tiny.config(evaluation__attacks=("fgsm",), evaluation__eps=0.05), workdir, checkpoint="last")
+    assert state.exists()
+    with pytest.raises(UserError, match="AutoAttack of last"):  # this one is no state
+        evaluate.run(config, workdir, checkpoint="last")
+    state.unlink()
+    short = functools.partial(evaluate.autoattack, num_steps=3, num_queries=10)
+    monkeypatch.setattr(evaluate, "autoattack", short)
+    checkpoint = evaluate.run(config, workdir, checkpoint="last")["checkpoints"]["last"]
+    assert checkpoint["accuracy"]["aa"] == pytest.approx(checkpoint["autoattack"]["accuracy"]["square"])
+    assert checkpoint["accuracy"]["aa"] <= checkpoint["autoattack"]["clean_accuracy"]
+    assert not state.exists()
+
+
 def test_without_validation_there_is_no_best_and_the_run_says_so(tmp_path, capsys):
     config = tiny.config(dataset__validation_size=0, optim__num_epochs=1)
     train.run(config, tmp_path)
@@ -140,7 +174,7 @@ def test_without_validation_there_is_no_best_and_the_run_says_so(tmp_path, capsy
     results = evaluate.run(config, tmp_path)
     assert results["checkpoints"]["best"] is None
     assert results["checkpoints"]["last"]["accuracy"]["clean"] is not None
-    with pytest.raises(UserError, match=r"is 'best', but .* there is only 'last'"):
+    with pytest.raises(UserError, match=r"is 'best', but nothing has been validated"):
         evaluate.run(config, tmp_path, checkpoint="best")
 
 
@@ -200,7 +234,12 @@ def test_evaluation_of_a_run(whole, capsys):
     )
     stronger = evaluate.run(tiny.config(evaluation__eps=0.3), whole, checkpoint="last")
     assert stronger["checkpoints"]["last"]["accuracy"]["fgsm"] is None  # measured at another eps
-    assert [line["checkpoint"] for line in lines(whole, "evaluation")] == ["last", "best"]
+    # What does not depend on eps stays, and a checkpoint is logged when something of it was measured.
+    assert (
+        stronger["checkpoints"]["last"]["accuracy"]["clean"]
+        == results["checkpoints"]["last"]["accuracy"]["clean"]
+    )
+    assert [line["checkpoint"] for line in lines(whole, "evaluation")] == ["last", "best", "last", "last"]
 
 
 def test_evaluating_what_is_no_run(tmp_path):

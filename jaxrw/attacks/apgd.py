@@ -195,7 +195,7 @@ class Apgd:
             running=~state.fooled & (state.step < self.num_steps),
             step=state.step + 1,
             current=project(moved, images, eps=eps),
-            previous=state.current,
+            previous=origin,  # a restart forgets the iterate it leaves
         )
 
 

@@ -10,10 +10,14 @@ import jax
 import numpy as np
 
 # Raise it whenever the same evaluation would end in other numbers or the file holds other arrays.
-VERSION = 1
+VERSION = 2
 
 # Logits of the same model may differ by this much of their magnitude between machines.
 TOLERANCE = 1e-3
+
+
+class StateError(ValueError):
+    """A state file that cannot be gone on from: of another evaluation, or no such file at all."""
 
 
 def fingerprint(key, images, labels, *, eps, attacks, settings):
@@ -59,7 +63,7 @@ def load(path, *, fingerprint, logits):
             arrays = dict(file)
         saved, saved_logits = json.loads(str(arrays.pop("fingerprint"))), arrays.pop("logits")
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        raise StateError(
             f"state_path {path} holds no state of an evaluation; remove it to begin anew"
         ) from error
     differing = [name for name, value in fingerprint.items() if saved.get(name) != value]
@@ -71,7 +75,7 @@ def load(path, *, fingerprint, logits):
             for name in differing
             if name not in ("images", "labels", "model")
         )
-        raise ValueError(
+        raise StateError(
             f"state_path {path} belongs to another evaluation: {', '.join(differing)} differ{shown}; "
             "remove it to begin anew"
         )
