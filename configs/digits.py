@@ -2,7 +2,7 @@
 
     python launch.py --config configs/digits.py --workdir runs/digits
 
-Time, measured: DIGITS_TIME on 2 CPU cores, evaluation included.
+Time, measured: 5 min 40 s on 2 busy CPU cores, installation and evaluation included.
 Expected (360 test images, eps 0.1): clean 99, PGD-100 89. The same network trained on clean images
 (`--config.attack.num_steps=0`): clean 98, PGD-100 20.
 """

@@ -39,3 +39,8 @@ def test_its_python_runs(capsys):
     labels = np.asarray((images.reshape(6, -1) @ parameters).argmax(1))
     exec(block, {"parameters": parameters, "images": images, "labels": labels})
     assert "'apgd-ce':" in capsys.readouterr().out
+
+
+def test_no_placeholder_is_left():
+    for path in (ROOT / "README.md", *sorted((ROOT / "configs").glob("*.py"))):
+        assert not re.findall(r"\b[A-Z]+_(?:TIME|TABLE)\b", path.read_text()), path
