@@ -52,9 +52,8 @@ def _run(values):
         raise UserError("--config is missing; give a file, as --config configs/digits.py")
     _keep_compiled_programs()
     workdir = values.workdir or command_line.default_workdir(values)
-    if values.mode == "train":
-        train.run(values.config, workdir)
-    results = evaluate.run(values.config, workdir, checkpoint=values.checkpoint)
+    parts = train.run(values.config, workdir) if values.mode == "train" else None
+    results = evaluate.run(values.config, workdir, checkpoint=values.checkpoint, parts=parts)
     print(
         f"\n{report.table({pathlib.Path(workdir).name: results})}\n\naccuracies in percent; all of it is in {workdir}"
     )

@@ -1,7 +1,6 @@
 """Accuracy of a run's checkpoints on every test image, under every attack asked for: results.json."""
 
 import contextlib
-import functools
 import importlib.metadata
 import pathlib
 import sys
@@ -25,7 +24,7 @@ _PACKAGES = ("jaxrw", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ten
 _DECIDING = {"clean": (), "fgsm": ("eps",), "apgd_ce": ("eps",), "aa": ("eps",)}
 
 
-def run(config, workdir, *, checkpoint=None):
+def run(config, workdir, *, checkpoint=None, parts=None):
     """Evaluate checkpoints of a run and write results.json; returns its content, accuracies in percent.
 
     What results.json already holds for the same checkpoint and settings is not measured again.
@@ -34,6 +33,7 @@ def run(config, workdir, *, checkpoint=None):
       config: resolved ConfigDict; only its `evaluation` section may differ from the run's own.
       workdir: directory of a run.
       checkpoint: "last" or "best"; None: both.
+      parts: the config's `Experiment` where it has been created already; None: it is created here.
 
     Raises:
       UserError: no run or no such checkpoint there, or a config that is not the run's.
@@ -43,7 +43,7 @@ def run(config, workdir, *, checkpoint=None):
         raise UserError(f"--checkpoint is {checkpoint!r}; choose of {', '.join(CHECKPOINTS)}")
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"--workdir {workdir} holds no checkpoints; train there first, with --mode train")
-    parts = experiment.create(config)
+    parts = parts or experiment.create(config)
     runs.open_workdir(workdir, config, may_differ=("evaluation.",))
     with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
         steps = {"last": manager.latest_step(), "best": manager.best_step()}
@@ -139,11 +139,10 @@ def _create_measure(config, parts, workdir):
         for name in evaluation.attacks
         if name != suite.AUTOATTACK
     }
-    apply = functools.partial(parts.model.apply, train=False)
 
     def measure(attack, variables, name):
         if attack == suite.AUTOATTACK:
-            logits_fn = jax.tree_util.Partial(apply, variables)
+            logits_fn = step.logits_function(parts.model, variables)
             path = _state_path(workdir, name)
             return _autoattack(parts, logits_fn, name, evaluation=evaluation, state_path=path)
         with evaluation_bar(f"{name}: {attack}", len(labels)) as bar:

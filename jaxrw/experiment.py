@@ -19,6 +19,7 @@ class Experiment:
     model: nn.Module
     optimizer: optax.GradientTransformation
     steps_per_epoch: int
+    learning_rates: tuple[float, ...]  # of each epoch
     init_key: jax.Array
     order_key: jax.Array
     step_key: jax.Array
@@ -50,16 +51,15 @@ def create(config):
     model = _create_model(config, num_classes=dataset.num_classes)
     # The last images of an epoch that do not fill a batch wait for the next epoch's order.
     steps_per_epoch = len(dataset.train.labels) // config.optim.batch_size
+    learning_rates = tuple(_learning_rate(config.optim, epoch) for epoch in range(config.optim.num_epochs))
     optimizer = step.create_optimizer(
-        learning_rate=config.optim.learning_rate,
+        learning_rates=learning_rates,
         momentum=config.optim.momentum,
         weight_decay=config.optim.weight_decay,
-        milestones=config.optim.milestones,
-        decay=config.optim.decay,
         steps_per_epoch=steps_per_epoch,
     )
     keys = jax.random.split(jax.random.key(config.seed), 4)
-    experiment = Experiment(dataset, model, optimizer, steps_per_epoch, *keys)
+    experiment = Experiment(dataset, model, optimizer, steps_per_epoch, learning_rates, *keys)
     try:
         jax.eval_shape(experiment.create_state)
     except ValueError as error:
@@ -70,6 +70,11 @@ def create(config):
 def epoch_order(key, epoch, size):
     """Order of the training examples in a 0-based epoch: a permutation of 0..size-1, int32, from (key, epoch)."""
     return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), size), np.int32)
+
+
+def _learning_rate(optim, epoch):
+    """Learning rate of a 0-based epoch: multiplied by `decay` at the start of each milestone."""
+    return optim.learning_rate * optim.decay ** sum(epoch >= milestone for milestone in optim.milestones)
 
 
 def _create_model(config, *, num_classes):

@@ -14,6 +14,9 @@ _CHOICES = {
     "attack.start": STARTS,
 }
 
+_EPS = (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 8/255 is 0.03137")
+_STEP_SIZE = (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 2/255 is 0.00784")
+
 _RANGES = {
     "seed": (lambda v: 0 <= v < 2**32, "must be in 0..2^32 - 1"),
     "dataset.pad": (lambda v: v >= 0, "must be 0 or more pixels"),
@@ -24,11 +27,8 @@ _RANGES = {
     "method.lam": (lambda v: True, "must be a finite number"),
     "method.gamma": (lambda v: v > 0, "must be positive"),
     "method.multiplier": (lambda v: v > 0, "must be positive"),
-    "attack.eps": (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 8/255 is 0.03137"),
-    "attack.step_size": (
-        lambda v: 0 <= v < 1,
-        "must be in [0, 1), in pixel units of [0, 1]: 2/255 is 0.00784",
-    ),
+    "attack.eps": _EPS,
+    "attack.step_size": _STEP_SIZE,
     "attack.num_steps": (lambda v: v >= 0, "must be 0 or more (0 trains on clean images)"),
     "optim.num_epochs": (lambda v: v >= 1, "must be at least 1"),
     "optim.batch_size": (lambda v: v >= 1, "must be at least 1"),
@@ -40,11 +40,8 @@ _RANGES = {
         lambda v: all(isinstance(e, int) and e > 0 for e in v) and len(set(v)) == len(v),
         "must be different epochs, each at least 1, as in (75, 90, 100)",
     ),
-    "evaluation.eps": (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 8/255 is 0.03137"),
-    "evaluation.step_size": (
-        lambda v: 0 <= v < 1,
-        "must be in [0, 1), in pixel units of [0, 1]: 2/255 is 0.00784",
-    ),
+    "evaluation.eps": _EPS,
+    "evaluation.step_size": _STEP_SIZE,
     "evaluation.batch_size": (lambda v: v >= 1, "must be at least 1"),
     "evaluation.selection_steps": (lambda v: v >= 1, "must be at least 1"),
     "checkpoint.every_epochs": (lambda v: v >= 1, "must be at least 1"),

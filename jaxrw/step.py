@@ -42,26 +42,21 @@ class State:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def create_optimizer(*, learning_rate, momentum, weight_decay, milestones, decay, steps_per_epoch):
+def create_optimizer(*, learning_rates, momentum, weight_decay, steps_per_epoch):
     """SGD in PyTorch's order: gradient plus weight decay, then momentum, then the learning rate.
 
     Weight decay acts on all parameters, BatchNorm's and biases too, as the paper's settings do.
 
     Args:
-      learning_rate: positive, of epoch 0.
+      learning_rates: positive, one for each epoch; the last one holds after them.
       momentum: in [0, 1), without Nesterov.
       weight_decay: at least 0.
-      milestones: 0-based epochs at whose start the learning rate is multiplied by `decay`.
-      decay: factor.
-      steps_per_epoch: to turn epochs into steps.
+      steps_per_epoch: to turn steps into epochs.
     """
-    schedule = optax.piecewise_constant_schedule(
-        learning_rate, {epoch * steps_per_epoch: decay for epoch in milestones}
-    )
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.trace(momentum),
-        optax.scale_by_learning_rate(schedule),
+        optax.scale_by_learning_rate(lambda step: jnp.array(learning_rates)[step // steps_per_epoch]),
     )
 
 
@@ -78,8 +73,17 @@ def create_state(key, *, model, optimizer, image_shape):
 
 
 def logits_function(model, variables):
-    """The model in evaluation mode as a function of images alone; compiled programs take its variables as arguments."""
-    return jax.tree_util.Partial(functools.partial(model.apply, train=False), variables)
+    """The model in evaluation mode as a function of images alone.
+
+    Compiled programs take its variables as arguments, so all checkpoints of a model share one program.
+    """
+    return jax.tree_util.Partial(_evaluation_mode(model), variables)
+
+
+@functools.cache
+def _evaluation_mode(model):
+    """One and the same function for every call with the same model: another would be compiled again."""
+    return functools.partial(model.apply, train=False)
 
 
 def train_step(

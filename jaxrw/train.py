@@ -19,6 +19,9 @@ def run(config, workdir):
       config: resolved ConfigDict, see configs/base.py.
       workdir: directory of the run, created if need be.
 
+    Returns:
+      The run's `Experiment`, for the evaluation that follows: reading the data once is enough.
+
     Raises:
       UserError: a field, the data or the directory is not usable; nothing is written then.
       RunError: the loss is not finite any more; the checkpoints before it stay.
@@ -28,13 +31,14 @@ def run(config, workdir):
     with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
         done = manager.latest_step() or 0
         if done == config.optim.num_epochs * parts.steps_per_epoch:
-            return
+            return parts
         _print_start(config, parts, workdir, done)
         state = step.replicate(parts.create_state())
         if done:
             state = checkpoints.restore(manager, done, state)
         with contextlib.closing(runs.MetricsLog(workdir, resume_at=done)) as log:
             _train(config, parts, manager, log, state, done)
+    return parts
 
 
 def _train(config, parts, manager, log, state, done):
@@ -69,7 +73,7 @@ def _train(config, parts, manager, log, state, done):
             # Logs come before the checkpoint: after a kill, lines that have no checkpoint are dropped and redone.
             train = _epoch_values(state.sums)
             train |= {
-                "learning_rate": learning_rate(config.optim, epoch),
+                "learning_rate": parts.learning_rates[epoch],
                 "seconds": seconds,
                 "images_per_second": (done - first) * batch_size / seconds,
             }
@@ -140,11 +144,6 @@ def _epoch_values(sums):
         "mean_weight": sums["weight"] / sums["examples"],
         "light_share": sums["light"] / sums["examples"],
     }
-
-
-def learning_rate(optim, epoch):
-    """Learning rate of a 0-based epoch, positive; `optim` is that section of the config."""
-    return optim.learning_rate * optim.decay ** sum(epoch >= milestone for milestone in optim.milestones)
 
 
 def _print_start(config, parts, workdir, done):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxrw import accuracy, experiment, reweighting, step, train
+from jaxrw import accuracy, experiment, models, reweighting, step, train
 from jaxrw.attacks import suite
 
 HERE = pathlib.Path(__file__).parent
@@ -21,7 +21,7 @@ HERE = pathlib.Path(__file__).parent
 def test_sgd_is_pytorchs():
     """g + wd p, then buf = momentum buf + g, then p - lr buf: the documented update, in float64."""
     optimizer = step.create_optimizer(
-        learning_rate=0.1, momentum=0.9, weight_decay=0.01, milestones=(2, 3), decay=0.1, steps_per_epoch=2
+        learning_rates=(0.1, 0.1, 0.01, 0.001), momentum=0.9, weight_decay=0.01, steps_per_epoch=2
     )
     params = expected = np.array([1.0, -2.0])
     state, buffer = optimizer.init(jnp.array(params)), np.zeros(2)
@@ -32,6 +32,20 @@ def test_sgd_is_pytorchs():
         buffer = 0.9 * buffer + gradient + 0.01 * expected
         expected = expected - 0.1 * 0.1 ** ((number // 2 >= 2) + (number // 2 >= 3)) * buffer
     np.testing.assert_allclose(params, expected, rtol=1e-5)
+
+
+def test_checkpoints_of_a_model_share_one_program():
+    """What a caller jits over the logits function is traced once for two sets of variables."""
+    model = models.create("resnet18", 3, depth=10, width=1)
+    images = jnp.zeros((1, 8, 8, 1))
+    traced = []
+    predict = jax.jit(lambda logits_fn: traced.append(1) or logits_fn(images))
+    logits = [
+        predict(step.logits_function(model, model.init(jax.random.key(seed), images, train=False)))
+        for seed in (0, 1)
+    ]
+    assert len(traced) == 1
+    assert not np.allclose(*logits)
 
 
 def run_on(devices, path):
