@@ -21,6 +21,7 @@ def get_config():
     config.dataset.train_size = placeholder(int)  # images trained on; None: all but the validation images
     config.dataset.validation_size = 1000  # held out of training to choose the best checkpoint; 0: no best
     config.dataset.test_size = placeholder(int)  # images evaluated on; None: all
+    config.dataset.downscale = 1  # 2: half the height and width, the mean of 2x2 pixels
     config.dataset.pad = 4  # pixels of zeros around the image before the random crop; 0: no crop
     config.dataset.flip = True  # mirror left and right with probability 1/2
 

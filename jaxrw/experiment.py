@@ -46,6 +46,7 @@ def create(config):
         train_size=config.dataset.train_size,
         validation_size=config.dataset.validation_size,
         test_size=config.dataset.test_size,
+        downscale=config.dataset.downscale,
     )
     settings.check_dataset(config, dataset)
     model = _create_model(config, num_classes=dataset.num_classes)

@@ -19,6 +19,7 @@ _STEP_SIZE = (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]
 
 _RANGES = {
     "seed": (lambda v: 0 <= v < 2**32, "must be in 0..2^32 - 1"),
+    "dataset.downscale": (lambda v: v >= 1, "must be at least 1 (1: images as they are)"),
     "dataset.pad": (lambda v: v >= 0, "must be 0 or more pixels"),
     "method.warmup_epochs": (lambda v: v >= 0, "must be 0 or more"),
     "method.tau": (lambda v: v >= 2, "must be at least 2 (Eq. 10)"),

@@ -52,6 +52,22 @@ def test_held_out_come_first_then_those_trained_on():
     np.testing.assert_array_equal(train, splits.order(10)[2:5])
 
 
+def test_downscaled_pixels_are_means():
+    """Against float64 means, halves rounded up; a side that is no multiple is refused, 1 changes nothing."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 12, 18, 3), np.uint8)
+    for factor in (1, 2, 3, 6):
+        blocks = np.stack(
+            [pixels[:, row::factor, column::factor] for row in range(factor) for column in range(factor)]
+        )
+        expected = np.floor(blocks.mean(0, dtype=np.float64) + 0.5)
+        np.testing.assert_array_equal(images.downscale(pixels, factor), expected)
+        assert images.downscale(pixels, factor).dtype == np.uint8
+    words = message_of(data.load, "digits", downscale=3)
+    assert "dataset.downscale=3" in words
+    assert "8x8" in words
+    assert "4x4" in message_of(data.load, "digits", downscale=2)
+
+
 def test_test_images_are_all_in_order_or_a_growing_choice():
     np.testing.assert_array_equal(splits.test(7, test_size=None), np.arange(7))
     np.testing.assert_array_equal(splits.test(7, test_size=3), splits.test(7, test_size=7)[:3])

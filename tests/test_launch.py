@@ -103,6 +103,8 @@ MISTAKES = {
         "attack.num_steps is 0",
         "gairat",
     ),
+    "downscale of nothing": (["--config.dataset.downscale=0"], "dataset.downscale is 0", "at least 1"),
+    "downscale that does not divide": (["--config.dataset.downscale=3"], "dataset.downscale=3", "8x8"),
     "impossible depth": (["--config.model.depth=17"], "model.depth is 17", "8n + 2"),
     "depth 0": (["--config.model.depth=0"], "model.depth is 0", "8n + 2"),
     "mean that is no number": (

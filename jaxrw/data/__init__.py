@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from jaxrw.data import cifar, digits, folder, prepared, splits
+from jaxrw.data import cifar, digits, folder, images, prepared, splits
 from jaxrw.data.dataset import Dataset, Source, Split, check, directory
 from jaxrw.errors import UserError
 
@@ -20,6 +20,7 @@ def load(
     train_size: int | None = None,
     validation_size: int = 0,
     test_size: int | None = None,
+    downscale: int = 1,
 ) -> Dataset:
     """Images with values in 0..255, uint8 [N, H, W, C], and labels in 0..K-1, int32 [N].
 
@@ -36,6 +37,7 @@ def load(
       train_size: at least 1, or None.
       validation_size: at least 0, and less than there are training images.
       test_size: at least 1, or None.
+      downscale: at least 1; squares of so many pixels a side become one, their mean.
 
     Returns:
       A Dataset with K >= 2 classes, H, W >= 8 and C = 1 or 3.
@@ -52,8 +54,8 @@ def load(
     train, held_out = splits.train_and_validation(
         source.train.size, train_size=train_size, validation_size=validation_size
     )
-    test = source.test.read(splits.test(source.test.size, test_size=test_size))
-    both = source.train.read(np.concatenate([held_out, train]))
+    test = _smaller(name, source.test.read(splits.test(source.test.size, test_size=test_size)), downscale)
+    both = _smaller(name, source.train.read(np.concatenate([held_out, train])), downscale)
     dataset = Dataset(
         train=Split(both.images[validation_size:], both.labels[validation_size:]),
         validation=Split(both.images[:validation_size], both.labels[:validation_size]),
@@ -77,6 +79,14 @@ def _find(name: str, data_dir: str | os.PathLike | None) -> Source:
     if path is None:
         raise _unknown(name, root)
     return prepared.source(name, path)
+
+
+def _smaller(name: str, split: Split, downscale: int) -> Split:
+    """The split with images `downscale` times smaller in height and width."""
+    try:
+        return Split(images.downscale(split.images, downscale), split.labels)
+    except ValueError as error:
+        raise UserError(f"dataset.downscale={downscale}: {error} (dataset.name={name!r})") from error
 
 
 def _unknown(name: str, root: pathlib.Path) -> UserError:

@@ -70,6 +70,22 @@ def odd_size(name: str, shape: tuple[int, ...], first: str, first_shape: tuple[i
     )
 
 
+def downscale(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Pixels 0..255, uint8 [N, H / factor, W / factor, C]: the mean of each square, halves rounded up.
+
+    Raises:
+      ValueError: if H or W is no multiple of `factor`.
+    """
+    if factor == 1:
+        return pixels
+    count, height, width, channels = pixels.shape
+    if height % factor or width % factor:
+        raise ValueError(f"images of {height}x{width} cannot be divided by it")
+    squares = pixels.reshape(count, height // factor, factor, width // factor, factor, channels)
+    sums = squares.sum((2, 4), dtype=np.uint32)
+    return ((sums + factor**2 // 2) // factor**2).astype(np.uint8)
+
+
 @contextlib.contextmanager
 def _opened(file: BinaryIO) -> Iterator[Image.Image]:
     """An image of 8 bits a value; whatever goes wrong inside is a ValueError of one line."""
