@@ -15,25 +15,33 @@ import sys
 
 from absl import logging
 
-from jaxrw import command_line
-from jaxrw.errors import RunError, UserError
+from jaxrw import command_line, preemption
+from jaxrw.errors import RunError, Stopped, UserError
 
 
 def main(argv):
-    """Run one command line; returns the exit status: 0, 2 for a user's mistake, 1 or 130 for a run that stopped."""
+    """Run one command line; returns the exit status.
+
+    0; 2 for a user's mistake; 1 for a run that cannot go on; 75 for one that was asked to stop and has saved where it
+    stands; 130 for Ctrl-C while there was nothing to save.
+    """
     logging.set_verbosity(logging.ERROR)
     try:
         values = command_line.parse(argv)
         if values.help:
             print(__doc__)
         else:
-            _run(values)
+            with preemption.told():
+                _run(values)
     except UserError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 2
     except RunError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(f"launch.py: {stopped}", file=sys.stderr)
+        return preemption.STATUS
     except KeyboardInterrupt:
         print("launch.py: stopped; the same command goes on from what has been saved", file=sys.stderr)
         return 130

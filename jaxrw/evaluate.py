@@ -9,7 +9,7 @@ import warnings
 import jax
 import numpy as np
 
-from jaxrw import accuracy, checkpoints, experiment, runs, step
+from jaxrw import accuracy, checkpoints, experiment, preemption, runs, step
 from jaxrw.attacks import RobustnessWarning, autoattack, suite
 from jaxrw.attacks.resume import StateError
 from jaxrw.augment import to_pixels
@@ -37,6 +37,8 @@ def run(config, workdir, *, checkpoint=None, parts=None):
 
     Raises:
       UserError: no run or no such checkpoint there, or a config that is not the run's.
+      RunError: results.json cannot be written.
+      Stopped: SIGTERM or Ctrl-C; attacks that are done are in results.json, and AutoAttack's state in its file.
     """
     workdir = pathlib.Path(workdir)
     if checkpoint not in (None, *CHECKPOINTS):
@@ -44,8 +46,11 @@ def run(config, workdir, *, checkpoint=None, parts=None):
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"--workdir {workdir} holds no checkpoints; train there first, with --mode train")
     parts = parts or experiment.create(config)
-    runs.open_workdir(workdir, config, may_differ=("evaluation.",))
-    with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
+    with (
+        runs.open_workdir(workdir, config, may_differ=("evaluation.",)),
+        checkpoints.open_checkpoints(workdir / "checkpoints") as manager,
+        preemption.listen() as check,
+    ):
         steps = {"last": manager.latest_step(), "best": manager.best_step()}
         if steps["last"] is None:
             raise UserError(f"--workdir {workdir} holds no checkpoint yet; train there first")
@@ -54,11 +59,10 @@ def run(config, workdir, *, checkpoint=None, parts=None):
                 f"--checkpoint is {checkpoint!r}, but nothing has been validated (dataset.validation_size is "
                 f"{config.dataset.validation_size}): there is only 'last'"
             )
-        results, new = _begin_results(config, workdir, parts, steps), []
-        measure = _create_measure(config, parts, workdir)
-        for name in (checkpoint,) if checkpoint else CHECKPOINTS:
-            if steps[name] is None:
-                continue
+        results = _begin_results(config, workdir, parts, steps)
+        measure = _create_measure(config, parts, workdir, check)
+        names = [name for name in ((checkpoint,) if checkpoint else CHECKPOINTS) if steps[name] is not None]
+        for name in names:
             state = checkpoints.restore(manager, steps[name], step.replicate(parts.create_state()))
             for attack in config.evaluation.attacks:
                 if results["checkpoints"][name]["accuracy"][attack] is None:
@@ -66,13 +70,11 @@ def run(config, workdir, *, checkpoint=None, parts=None):
                     values = measure(attack, state.variables, name) if same is None else same
                     print_measured(name, attack, values[0])
                     _enter(results["checkpoints"][name], attack, values)
-                    new.append(name)
                     runs.write_json(workdir / "results.json", results)
                     if attack == suite.AUTOATTACK:
                         _state_path(workdir, name).unlink(missing_ok=True)
-    runs.write_json(workdir / "results.json", results)
-    if new:
-        _log(workdir, {name: results["checkpoints"][name] for name in new})
+        runs.write_json(workdir / "results.json", results)
+        _log(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)
     return results
 
 
@@ -128,7 +130,7 @@ def _enter(checkpoint, attack, values):
         checkpoint["autoattack"] = details
 
 
-def _create_measure(config, parts, workdir):
+def _create_measure(config, parts, workdir, check):
     """Function (attack, variables, checkpoint's name) -> accuracy in percent and details; each is compiled once."""
     images, labels = accuracy.replicated(parts.dataset.test)
     key = step.replicate(parts.evaluation_key)
@@ -144,12 +146,13 @@ def _create_measure(config, parts, workdir):
         if attack == suite.AUTOATTACK:
             logits_fn = step.logits_function(parts.model, variables)
             path = _state_path(workdir, name)
-            return _autoattack(parts, logits_fn, name, evaluation=evaluation, state_path=path)
+            return _autoattack(parts, logits_fn, name, evaluation=evaluation, state_path=path, check=check)
         with evaluation_bar(f"{name}: {attack}", len(labels)) as bar:
-            size = {"batch_size": evaluation.batch_size}
-            return accuracy.measure(
-                counters[attack], variables, key, images, labels, **size, progress=bar.update
-            ), None
+            options = {
+                "batch_size": evaluation.batch_size,
+                "progress": lambda number: (bar.update(number), check()),
+            }
+            return accuracy.measure(counters[attack], variables, key, images, labels, **options), None
 
     return measure
 
@@ -159,7 +162,7 @@ def _state_path(workdir, name):
     return workdir / f"autoattack-{name}.npz"
 
 
-def _autoattack(parts, logits_fn, name, *, evaluation, state_path):
+def _autoattack(parts, logits_fn, name, *, evaluation, state_path, check):
     """AutoAttack's accuracy in percent, and what each of its attacks did."""
     test = parts.dataset.test
     with contextlib.closing(AutoAttackProgress(name)) as progress, warnings.catch_warnings():
@@ -172,7 +175,7 @@ def _autoattack(parts, logits_fn, name, *, evaluation, state_path):
                 test.labels,
                 eps=evaluation.eps,
                 batch_size=evaluation.batch_size,
-                progress=progress,
+                progress=lambda now: (progress(now), check()),
                 state_path=state_path,
             )
         except StateError as error:
@@ -183,9 +186,27 @@ def _autoattack(parts, logits_fn, name, *, evaluation, state_path):
     return 100 * float(result.robust.mean()), {field: getattr(result, field) for field in fields}
 
 
-def _log(workdir, measured):
-    """One line in metrics.jsonl for each checkpoint of which something was measured."""
+def _log(workdir, measured, evaluation):
+    """A line in metrics.jsonl for each checkpoint of which results.json has what the log has not.
+
+    Compared, because a kill may have come between the two.
+    """
+    settings = {"eps": evaluation.eps, "step_size": evaluation.step_size}
     with contextlib.closing(runs.MetricsLog(workdir)) as log:
         for name, checkpoint in measured.items():
-            where = {"epoch": checkpoint["epoch"], "step": checkpoint["step"]}
-            log.write("evaluation", checkpoint=name, **where, **checkpoint["accuracy"])
+            place = {"checkpoint": name, "epoch": checkpoint["epoch"], "step": checkpoint["step"]}
+            found = [line for line in log.lines if line.items() >= place.items()]
+            new = {
+                attack: value
+                for attack, value in checkpoint["accuracy"].items()
+                if value is not None and not any(_is_logged(attack, value, settings, line) for line in found)
+            }
+            if new:
+                log.write("evaluation", **place, **settings, **new)
+
+
+def _is_logged(attack, value, settings, line):
+    """Whether a line of the log holds an accuracy, measured with the same settings."""
+    return line.get(attack) == value and all(
+        line.get(field) == settings[field] for field in _DECIDING.get(attack, ("eps", "step_size"))
+    )

@@ -36,10 +36,7 @@ class TrainingProgress:
         (number, epoch, sums), self._pending = self._pending, None
         examples, loss = float(sums["examples"]), float(sums["loss"])
         if not math.isfinite(loss):
-            raise RunError(
-                f"the loss is {loss} at step {number:,} (epoch {epoch + 1}); the checkpoints before it are kept: "
-                "try a smaller optim.learning_rate"
-            )
+            raise not_finite(f"the loss is {loss}", number, epoch)
         self._bar.set_postfix_str(
             f"epoch {epoch + 1}/{self._num_epochs}, loss {loss / examples:.3f}, "
             f"accuracy {100 * float(sums['correct']) / examples:.1f}%",
@@ -66,6 +63,14 @@ class TrainingProgress:
     def close(self):
         """Leave the bar as it stands."""
         self._bar.close()
+
+
+def not_finite(what, number, epoch):
+    """The end of a run that diverged, at a step of a 0-based epoch."""
+    return RunError(
+        f"{what} at step {number:,} (epoch {epoch + 1}); the checkpoints before it are kept: "
+        "try a smaller optim.learning_rate"
+    )
 
 
 def evaluation_bar(name, size):

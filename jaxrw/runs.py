@@ -1,43 +1,109 @@
 """The files of a run: config.json, metrics.jsonl, TensorBoard events, results.json."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import pathlib
+import socket
+import sys
+import time
 
 import tensorboardX
 
-from jaxrw.errors import UserError
+from jaxrw.errors import RunError, UserError
 
 # Where data lies may change between machines, and how a run is evaluated may change after it; the rest is the run.
 _MAY_DIFFER = ("dataset.data_dir",)
 
 
+# Who writes into a run: a lock of the operating system, gone with its process, however that ends.
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
 def open_workdir(workdir, config, *, may_differ=()):
-    """Create the directory of a run, or make sure that it is this config's; returns its path.
+    """Hold the directory of a run against other processes: create it, or make sure that it is this config's.
 
     Args:
       workdir: str or path.
       config: the resolved ConfigDict.
       may_differ: prefixes of dotted fields that need not agree with the config of the directory.
 
+    Yields:
+      Its path.
+
     Raises:
-      UserError: the directory cannot be written, or belongs to another config.
+      UserError: the directory cannot be written, belongs to another config, or another process is at work in it.
     """
     workdir = pathlib.Path(workdir)
-    wanted = as_json(config)
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            if not os.access(workdir, os.W_OK):
+                raise PermissionError("it is read-only")
+            stack.enter_context(_locked(workdir))
+            _check_links(workdir)
+            _check_config(workdir, as_json(config), (*_MAY_DIFFER, *may_differ))
+        except (OSError, RunError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(
+                f"--workdir {workdir} cannot be written: {reason}; choose another place"
+            ) from error
+        yield workdir
+
+
+@contextlib.contextmanager
+def _locked(workdir):
+    """Refuse a directory that another process holds."""
+    lock = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if (workdir / "config.json").exists():
-            _check_same(workdir, _read_config(workdir), wanted, (*_MAY_DIFFER, *may_differ))
-        else:
-            write_json(workdir / "config.json", wanted)
-        if not os.access(workdir, os.W_OK):
-            raise PermissionError("it is read-only")
+        _lock(workdir, lock)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(workdir, lock):
+    """Lock an open file and leave in it who has done so."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(lock, 200).decode(errors="replace") or "another process"
+        raise UserError(
+            f"--workdir {workdir} is in use by {holder}; wait until it ends, or choose another place"
+        ) from error
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"--workdir {workdir} cannot be written: {reason}; choose another place") from error
-    return workdir
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        print(f"warning: {workdir} cannot be locked: take care that nobody else works in it", file=sys.stderr)
+        return
+    os.truncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
+def _check_links(workdir):
+    """Refuse links by which the files of a run would be written outside of it."""
+    for path in workdir.iterdir():
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a symbolic link; a run keeps its files in its own directory: put {path.name} itself "
+                "there, or choose another --workdir"
+            )
+
+
+def _check_config(workdir, wanted, may_differ):
+    """Write config.json, or make sure that what it says is wanted."""
+    if (workdir / "config.json").exists():
+        _check_same(workdir, _read_config(workdir), wanted, may_differ)
+    elif (workdir / "checkpoints").exists():
+        raise UserError(
+            f"--workdir {workdir} has checkpoints but no config.json, so nobody knows what they are of; "
+            "put it back, or choose another place"
+        )
+    else:
+        write_json(workdir / "config.json", wanted)
 
 
 def as_json(config):
@@ -47,10 +113,14 @@ def as_json(config):
 
 def _read_config(workdir):
     """Content of config.json."""
+    path = workdir / "config.json"
     try:
-        return json.loads((workdir / "config.json").read_text())
-    except ValueError as error:
-        raise UserError(f"{workdir / 'config.json'} is damaged: {error}; choose another --workdir") from error
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, not the fields of a config")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}; choose another --workdir") from error
+    return content
 
 
 def _check_same(workdir, found, wanted, may_differ):
@@ -77,19 +147,23 @@ def flatten(config, prefix=""):
 
 
 def write_json(path, value):
-    """Write JSON so that a kill leaves the old file or the new one, never a half."""
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(json.dumps(value, indent=2) + "\n")
-    scratch.replace(path)
+    """Write JSON so that a kill leaves the old file or the new one, never a half.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    _replace(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_metrics(workdir):
-    """Lines of metrics.jsonl as dicts; a line that a kill cut short is left out."""
+    """Lines of metrics.jsonl as dicts; a line that a kill cut short, or that is none of ours, is left out."""
     path = workdir / "metrics.jsonl"
     lines = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            values = json.loads(line)
+            if isinstance(values, dict) and isinstance(values.get("step"), int) and "kind" in values:
+                lines.append(values)
     return lines
 
 
@@ -103,32 +177,67 @@ def read_results(workdir):
 
 
 class MetricsLog:
-    """Writes metrics.jsonl, flushed line by line, and the same values for TensorBoard."""
+    """Writes metrics.jsonl, line by line, and the same values for TensorBoard; raises RunError where it cannot."""
 
     def __init__(self, workdir, *, resume_at=None):
-        """Append; with `resume_at`, drop what a run wrote after that step first: it will be written again."""
-        path = workdir / "metrics.jsonl"
-        if resume_at is not None:
-            kept = [line for line in read_metrics(workdir) if line["step"] <= resume_at]
-            scratch = path.with_name(path.name + ".tmp")
-            scratch.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            scratch.replace(path)
-        self._file = path.open("a")
+        """Append to what there is of whole lines; with `resume_at`, only to those up to that step.
+
+        What a run wrote after its last checkpoint is dropped: it will be written again.
+        """
+        self._path = workdir / "metrics.jsonl"
+        self.lines = [
+            line for line in read_metrics(workdir) if resume_at is None or line["step"] <= resume_at
+        ]
+        if self._path.exists():
+            _replace(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        with _writing(self._path):
+            self._file = self._path.open("a")
+        # A file of its own for each process, in their order: tensorboardX names files by the second.
         self._events = tensorboardX.SummaryWriter(
-            str(workdir), purge_step=resume_at + 1 if resume_at else None
+            str(workdir),
+            purge_step=None if resume_at is None else resume_at + 1,
+            filename_suffix=f".{time.time_ns()}",
         )
 
     def write(self, kind, *, epoch, step, **values):
         """One line of a kind (train, validation, evaluation); numbers also go to TensorBoard."""
         line = {"kind": kind, "epoch": epoch, "step": step, **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with _writing(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(f"{kind}/{name}", value, step)
         self._events.flush()
+        self.lines.append(line)
 
     def close(self):
         """Close both files."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written has been said
+            self._file.close()
         self._events.close()
+
+
+def _replace(path, text):
+    """Put a whole file in the place of another; what is in its way under the scratch name goes, a link too."""
+    scratch = path.with_name(path.name + ".tmp")
+    with _writing(path):
+        scratch.unlink(missing_ok=True)
+        with scratch.open("x") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+
+
+@contextlib.contextmanager
+def _writing(path):
+    """Tell what goes wrong as a run's end: the disk is full, or the directory gone."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written: {error.strerror or error}; what was saved before is kept: make room, and "
+            "the same command goes on"
+        ) from error

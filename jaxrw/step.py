@@ -194,6 +194,12 @@ def count_correct(variables, key, images, labels, index, mask, *, model, attack)
     return jax.lax.psum((correct & mask).sum(dtype=jnp.int32), AXIS)
 
 
+@jax.jit
+def is_finite(tree):
+    """Whether no number in a tree of arrays is NaN or infinite; [] bool."""
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
 def on_all_devices(step, *, num_split, donate_state=False):
     """Map a step over the local devices: its last `num_split` arguments are [D, b], the first four are shared.
 

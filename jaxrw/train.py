@@ -6,10 +6,11 @@ import time
 
 import jax
 
-from jaxrw import accuracy, checkpoints, experiment, reweighting, runs, step
+from jaxrw import accuracy, checkpoints, experiment, preemption, reweighting, runs, step
 from jaxrw.attacks import pgd_and_kappa, suite
 from jaxrw.augment import augment
-from jaxrw.progress import TrainingProgress
+from jaxrw.errors import Stopped
+from jaxrw.progress import TrainingProgress, not_finite
 
 
 def run(config, workdir):
@@ -24,13 +25,17 @@ def run(config, workdir):
 
     Raises:
       UserError: a field, the data or the directory is not usable; nothing is written then.
-      RunError: the loss is not finite any more; the checkpoints before it stay.
+      RunError: the loss or a parameter is not finite any more, or the directory cannot be written any more; the
+        checkpoints before it stay.
+      Stopped: SIGTERM or Ctrl-C; the state after the last step is saved.
     """
     parts = experiment.create(config)
-    workdir = runs.open_workdir(workdir, config)
-    with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
+    with (
+        runs.open_workdir(workdir, config) as workdir,
+        checkpoints.open_checkpoints(workdir / "checkpoints") as manager,
+    ):
         done = manager.latest_step() or 0
-        if done == config.optim.num_epochs * parts.steps_per_epoch:
+        if _is_complete(config, parts, runs.read_metrics(workdir), done):
             return parts
         _print_start(config, parts, workdir, done)
         state = step.replicate(parts.create_state())
@@ -39,6 +44,18 @@ def run(config, workdir):
         with contextlib.closing(runs.MetricsLog(workdir, resume_at=done)) as log:
             _train(config, parts, manager, log, state, done)
     return parts
+
+
+def _is_complete(config, parts, lines, done):
+    """Whether all steps are done and all epochs validated."""
+    all_steps = config.optim.num_epochs * parts.steps_per_epoch
+    return done == all_steps and not _is_open(parts, lines, done)
+
+
+def _is_open(parts, lines, done):
+    """Whether `done` steps end an epoch that has not been validated: the run was asked to stop just then."""
+    ended = any(line["kind"] == "train" and line["step"] == done for line in lines)
+    return done > 0 and done % parts.steps_per_epoch == 0 and not ended
 
 
 def _train(config, parts, manager, log, state, done):
@@ -54,8 +71,9 @@ def _train(config, parts, manager, log, state, done):
     progress = TrainingProgress(
         first_step=done, num_steps=num_epochs * steps_per_epoch, batch_size=batch_size, num_epochs=num_epochs
     )
-    with contextlib.closing(progress):
-        for epoch in range(done // steps_per_epoch, num_epochs):
+    with contextlib.closing(progress), preemption.listen() as check, _saving(manager, progress) as current:
+        first_epoch = (done - _is_open(parts, log.lines, done)) // steps_per_epoch
+        for epoch in range(first_epoch, num_epochs):
             order = experiment.epoch_order(parts.order_key, epoch, len(labels))
             began, first = time.monotonic(), done
             while done < (epoch + 1) * steps_per_epoch:
@@ -63,12 +81,15 @@ def _train(config, parts, manager, log, state, done):
                 state, sums = train_step(state, key, images, labels, step.shard(index))
                 progress.step(done, epoch, sums)
                 done += 1
+                current.update(state=state, epoch=epoch)
+                check()
                 within = config.checkpoint.every_steps
                 if within and done % within == 0 and done % steps_per_epoch:
-                    progress.settle()
-                    checkpoints.save(manager, state, epoch=epoch)
+                    _save(manager, progress, state, epoch=epoch)
             progress.settle()
+            _check_finite(state, epoch)
             seconds = time.monotonic() - began
+            validation = validate(state, check)
 
             # Logs come before the checkpoint: after a kill, lines that have no checkpoint are dropped and redone.
             train = _epoch_values(state.sums)
@@ -78,14 +99,42 @@ def _train(config, parts, manager, log, state, done):
                 "images_per_second": (done - first) * batch_size / seconds,
             }
             log.write("train", epoch=epoch, step=done, **train)
-            validation = validate(state)
             if validation:
                 log.write("validation", epoch=epoch, step=done, **validation)
             selection = validation.get(_selection_attack(config))
             best = selection is not None and checkpoints.is_best(manager, selection)
             if best or epoch + 1 == num_epochs or (epoch + 1) % config.checkpoint.every_epochs == 0:
                 checkpoints.save(manager, state, epoch=epoch, accuracy=selection)
+            current.clear()
             progress.epoch(epoch, train=train, validation=validation, best=best)
+
+
+@contextlib.contextmanager
+def _saving(manager, progress):
+    """Within it, a wish to stop saves the state and epoch that stand in the dict it yields, if any does."""
+    current = {}
+    try:
+        yield current
+    except Stopped as stopped:
+        if current:
+            _save(manager, progress, **current)
+        checkpoints.wait(manager)
+        raise Stopped(
+            f"{stopped} after step {manager.latest_step() or 0:,}, which is saved; the same command goes on"
+        ) from stopped
+
+
+def _save(manager, progress, state, *, epoch):
+    """Save within an epoch, nothing that is not finite."""
+    progress.settle()
+    _check_finite(state, epoch)
+    checkpoints.save(manager, state, epoch=epoch)
+
+
+def _check_finite(state, epoch):
+    """Stop before a state with NaN is saved or validated: its loss would tell only one step later."""
+    if not step.is_finite((state.params, state.batch_stats, state.opt_state, state.sums)):
+        raise not_finite("a parameter is not finite", int(state.step), epoch)
 
 
 def create_step(config, parts):
@@ -108,9 +157,12 @@ def create_step(config, parts):
 
 
 def _create_validation(config, parts):
-    """Function of the state that gives validation accuracies in percent; none where nothing is held out."""
+    """Function of the state that gives validation accuracies in percent; none where nothing is held out.
+
+    It calls its second argument after every batch.
+    """
     if not len(parts.dataset.validation.labels):
-        return lambda state: {}
+        return lambda state, check: {}
     images, labels = accuracy.replicated(parts.dataset.validation)
     key = step.replicate(parts.evaluation_key)
     counters = {
@@ -121,10 +173,11 @@ def _create_validation(config, parts):
         for name in ("clean", _selection_attack(config))
     }
 
-    def validate(state):
-        measure = functools.partial(accuracy.measure, batch_size=config.evaluation.batch_size)
+    def validate(state, check):
+        settings = {"batch_size": config.evaluation.batch_size, "progress": lambda number: check()}
         return {
-            name: measure(counter, state.variables, key, images, labels) for name, counter in counters.items()
+            name: accuracy.measure(counter, state.variables, key, images, labels, **settings)
+            for name, counter in counters.items()
         }
 
     return validate

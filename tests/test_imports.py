@@ -8,6 +8,7 @@ import jaxrw
 ORDER = (
     "errors",
     "command_line",
+    "preemption",
     "data",
     "augment",
     "attacks",
@@ -20,6 +21,7 @@ ORDER = (
     "step",
     "accuracy",
     "experiment",
+    "integrity",
     "checkpoints",
     "runs",
     "progress",

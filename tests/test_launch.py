@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import launch
-from jaxrw.errors import RunError
+from jaxrw.errors import RunError, Stopped
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
@@ -273,7 +273,11 @@ def test_train_evaluate_report(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("raised", "status", "words"),
-    [(RunError("the loss is nan at step 7"), 1, "nan at step 7"), (KeyboardInterrupt(), 130, "goes on from")],
+    [
+        (RunError("the loss is nan at step 7"), 1, "nan at step 7"),
+        (Stopped("stopped by SIGTERM after step 7"), 75, "SIGTERM after step 7"),
+        (KeyboardInterrupt(), 130, "goes on from"),
+    ],
 )
 def test_a_run_that_stops_says_so_in_one_line(raised, status, words, tmp_path, capsys, monkeypatch):
     def stop(config, workdir):

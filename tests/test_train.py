@@ -16,7 +16,7 @@ import pytest
 import tiny
 
 from jaxrw import checkpoints, evaluate, experiment, runs, train
-from jaxrw.errors import RunError, UserError
+from jaxrw.errors import RunError, Stopped, UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -75,9 +75,12 @@ def test_best_is_the_first_of_the_highest_validation_accuracy(whole):
 
 
 def test_a_finished_run_is_left_alone(whole):
-    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    def times():
+        return {path: path.stat().st_mtime_ns for path in whole.rglob("[!.]*") if path.is_file()}
+
+    before = times()
     train.run(tiny.config(), whole)
-    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before
+    assert times() == before
 
 
 def test_killed_after_epoch_2_and_run_again_equals_uninterrupted(whole, tmp_path):
@@ -133,6 +136,104 @@ def test_resuming_from_every_checkpoint_within_an_epoch(whole, tmp_path, monkeyp
             interrupted += 1
     assert interrupted == 3
     check_same(tmp_path / "run", whole)
+
+
+def test_asked_to_stop_it_saves_and_goes_on_the_same(whole, tmp_path, monkeypatch, capsys):
+    """SIGTERM and Ctrl-C in steps 2, 4 (the end of an epoch) and 11, and once in a validation: the same run."""
+    signals = {2: signal.SIGTERM, 4: signal.SIGINT, 11: signal.SIGTERM}
+    create, measure = train.create_step, train.accuracy.measure
+
+    def asked(number):
+        signal.raise_signal(number)
+        time.sleep(0.3)  # a thread takes it up
+
+    def signalled(config, parts):
+        inner = create(config, parts)
+
+        def step(state, *arguments):
+            number = int(state.step) + 1
+            if number in signals:
+                asked(signals.pop(number))
+            return inner(state, *arguments)
+
+        return step
+
+    def measure_once(*arguments, **options):
+        monkeypatch.setattr(train.accuracy, "measure", measure)
+        asked(signal.SIGTERM)
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(train, "create_step", signalled)
+    stopped = []
+    for attempt in range(6):
+        if attempt == 2:
+            monkeypatch.setattr(train.accuracy, "measure", measure_once)
+        try:
+            train.run(tiny.config(), tmp_path / "run")
+        except Stopped as error:
+            stopped.append(str(error))
+    assert [line.split(",")[0] for line in stopped] == [
+        "stopped by SIGTERM after step 2",
+        "stopped by SIGINT after step 4",
+        "stopped by SIGTERM after step 4",  # in the validation of the epoch that step 4 ended
+        "stopped by SIGTERM after step 11",
+    ]
+    check_same(tmp_path / "run", whole)
+    assert "stopping after this step" in capsys.readouterr().err
+
+
+def test_a_damaged_last_checkpoint_costs_an_epoch_and_nothing_else(whole, tmp_path, capsys):
+    workdir = shutil.copytree(whole, tmp_path / "run")
+    (workdir / "checkpoints" / "12" / "default" / "manifest.ocdbt").write_bytes(b"")
+    train.run(tiny.config(), workdir)
+    told = capsys.readouterr()
+    assert "checkpoints/12 is damaged: default/manifest.ocdbt" in told.err
+    assert "going on after step 8, in epoch 3" in told.out
+    check_same(workdir, whole)
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+    """The last update of an epoch gives NaN after a finite loss: the next loss would be too late."""
+    create = train.create_step
+
+    def poisoned(config, parts):
+        inner = create(config, parts)
+
+        def step(*arguments):
+            state, sums = inner(*arguments)
+            if int(state.step) == 8:
+                state = state.replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params))
+            return state, sums
+
+        return step
+
+    monkeypatch.setattr(train, "create_step", poisoned)
+    with pytest.raises(RunError, match=r"a parameter is not finite at step 8 \(epoch 2\)"):
+        train.run(tiny.config(), tmp_path)
+    _, last, best = last_state(tmp_path)
+    assert (last, best) == (4, 4)
+    assert [line["epoch"] for line in lines(tmp_path)] == [0, 0]
+
+
+def test_two_processes_do_not_share_a_directory(whole):
+    """This process holds the lock; another one is refused, and may work there once this one has let go."""
+    program = f"""
+import contextlib, tiny
+from jaxrw import runs
+from jaxrw.errors import UserError
+try:
+    with runs.open_workdir({str(whole)!r}, tiny.config()):
+        print("mine")
+except UserError as error:
+    print(error)
+"""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
+    command = [sys.executable, "-c", program]
+    with runs.open_workdir(whole, tiny.config()):
+        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert f"--workdir {whole} is in use by process {os.getpid()} on" in told
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert told == "mine\n"
 
 
 def test_a_warm_up_that_never_ends_is_said(tmp_path, capsys):
@@ -205,7 +306,8 @@ def test_ranking_of_checkpoints(tmp_path):
             checkpoints.save(manager, state.replace(step=np.int32(epoch)), epoch=epoch, accuracy=accuracy)
             manager.wait_until_finished()
             kept.append((manager.all_steps(), manager.best_step()))
-    assert kept == [([0], 0), ([1], 1), ([1, 2], 1), ([1, 3], 1), ([1, 4], 1), ([1, 5], 1)]
+    steps = [[0], [0, 1], [1, 2], [1, 2, 3], [1, 3, 4], [1, 4, 5]]
+    assert kept == [(steps[0], 0), *((kept, 1) for kept in steps[1:])]
 
 
 def test_evaluation_of_a_run(whole, capsys):

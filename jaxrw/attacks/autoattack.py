@@ -105,7 +105,8 @@ def autoattack(
       num_steps: of APGD and FAB, for each target.
       num_targets: of APGD-T and FAB-T; K - 1 where that is less.
       num_queries: of Square.
-      progress: called with a `Progress` after every look at the slots.
+      progress: called with a `Progress` after every look at the slots; what it raises ends the evaluation, with
+        its state written.
       state_path: file (.npz) that is written as the evaluation proceeds, and gone on from where it exists. It
         stays at the end: the same call then returns at once.
       state_seconds: least time between two writes within an attack; 0 writes after every look.
@@ -232,8 +233,12 @@ class _Evaluation:
                     waiting.append(example)
             self._seconds[number] = spent + time.monotonic() - begun
             self._save_if_due(slots)
-            progress(self._progress(number, name, last, slots))
-        self._save_if_due(None)
+            try:
+                progress(self._progress(number, name, last, slots))
+            except BaseException:  # whoever watches wants to stop here
+                self._save(slots)
+                raise
+        self._save(None)
 
     def result(self, attacks):
         """What was found, with the warnings that only the end allows."""
@@ -310,9 +315,13 @@ class _Evaluation:
         )
 
     def _save_if_due(self, slots):
-        """Write the state: at an attack's end, where `slots` is None, or when enough time has passed."""
-        due = slots is None or time.monotonic() - self._saved_at >= self._every
-        if self._path is None or not due:
+        """Write the state when enough time has passed."""
+        if time.monotonic() - self._saved_at >= self._every:
+            self._save(slots)
+
+    def _save(self, slots):
+        """Write the state; `slots` is None at an attack's end."""
+        if self._path is None:
             return
         arrays = {
             "fooled_by": self._fooled_by,
