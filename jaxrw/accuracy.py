@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from jaxrw.step import count_correct, on_all_devices, replicate, shard
+from jaxrw.step import Images, count_correct, on_all_devices, replicate, shard
 
 
 def create(model, attack):
@@ -23,7 +23,7 @@ def measure(counter, variables, key, images, labels, *, batch_size, progress=lam
       counter: from `create`.
       variables: the model's, replicated.
       key: PRNG key of the attack; an example's draw depends on it and on the example's place in the split.
-      images: [N, H, W, C] uint8, replicated.
+      images: `Images`, uint8, replicated.
       labels: [N] int32, replicated.
       batch_size: examples over all devices, rounded up to a multiple of their number.
       progress: called with the number of examples done after each batch.
@@ -43,5 +43,5 @@ def measure(counter, variables, key, images, labels, *, batch_size, progress=lam
 
 
 def replicated(split):
-    """Images and labels of a split, placed on every device."""
-    return replicate((split.images, split.labels))
+    """`Images` and labels of a split, placed on every device."""
+    return replicate((Images.of(split.images), split.labels))

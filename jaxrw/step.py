@@ -42,6 +42,25 @@ class State:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+@flax.struct.dataclass
+class Images:
+    """Images of a split as rows [N, H W C], of which `images[index]` takes some as [b, H, W, C].
+
+    A TPU lays [N, H, W, C] out with N innermost: to take a batch it would first copy the whole set, at every step.
+    """
+
+    rows: chex.Array
+    shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)  # (H, W, C)
+
+    @classmethod
+    def of(cls, images):
+        """The images [N, H, W, C] of an array."""
+        return cls(images.reshape(len(images), -1), images.shape[1:])
+
+    def __getitem__(self, index):
+        return self.rows[index].reshape(*index.shape, *self.shape)
+
+
 def create_optimizer(*, learning_rates, momentum, weight_decay, steps_per_epoch):
     """SGD in PyTorch's order: gradient plus weight decay, then momentum, then the learning rate.
 
@@ -110,7 +129,7 @@ def train_step(
     Args:
       state: `State`, the same on every device.
       key: PRNG key of the run; every draw is derived from it, the step and the example's index.
-      images: [N, H, W, C] uint8, the whole training set.
+      images: `Images` of the whole training set, uint8.
       labels: [N] int32.
       index: [b] int32 into the training set, this device's share.
       model: Flax module whose BatchNorm averages over `AXIS`.
@@ -125,7 +144,7 @@ def train_step(
     Returns:
       The next state, and a dict of [] sums over the global batch of this step.
     """
-    chex.assert_rank([images, labels, index], [4, 1, 1])
+    chex.assert_rank([images.rows, labels, index], [2, 1, 1])
     augment_key, attack_key = jax.random.split(jax.random.fold_in(key, state.step))
     labels = labels[index]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, index)
@@ -179,14 +198,14 @@ def count_correct(variables, key, images, labels, index, mask, *, model, attack)
     Args:
       variables: the model's.
       key: PRNG key of the attack.
-      images: [N, H, W, C] uint8, the whole split.
+      images: `Images` of the whole split, uint8.
       labels: [N] int32.
       index: [b] int32 into the split, this device's share.
       mask: [b] bool, False for the padding of the last batch.
       model: Flax module.
       attack: (key, logits_fn, images, labels, index) -> adversarial images.
     """
-    chex.assert_rank([images, labels, index, mask], [4, 1, 1, 1])
+    chex.assert_rank([images.rows, labels, index, mask], [2, 1, 1, 1])
     logits_fn = logits_function(model, variables)
     labels = labels[index]
     adversarial = attack(key, logits_fn, to_pixels(images[index]), labels, index)
@@ -200,16 +219,18 @@ def is_finite(tree):
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def on_all_devices(step, *, num_split, donate_state=False):
+def on_all_devices(step, *, num_split, donate_state=False, devices=None):
     """Map a step over the local devices: its last `num_split` arguments are [D, b], the first four are shared.
 
     With `donate_state` the buffers of the first argument are gone after the call: the result takes their place.
+    With `devices`, over those, which may also be a topology's to compile for without having it.
     """
     return jax.pmap(
         step,
         axis_name=AXIS,
         in_axes=(None,) * 4 + (0,) * num_split,
         out_axes=None,
+        devices=devices,
         donate_argnums=(0,) if donate_state else (),
     )
 

@@ -119,3 +119,11 @@ def test_no_example_is_dropped_from_an_accuracy(parts):
     expected = 100 * np.mean(np.argmax(logits, 1) == split.labels)
     assert measure(suite.create("clean", eps=0.1, step_size=0.1), 16) == pytest.approx(expected)
     assert measure(attack, 16) == measure(attack, 7) == measure(attack, 500)
+
+
+def test_images_are_taken_as_from_an_array():
+    images = np.random.RandomState(0).randint(0, 256, (5, 8, 9, 3), np.uint8)
+    index = jnp.array([4, 0, 4])
+    np.testing.assert_array_equal(
+        jax.jit(lambda images: images[index])(step.Images.of(images)), images[index]
+    )
