@@ -33,6 +33,8 @@ def get_config():
         tuple
     )  # per channel, in [0, 1]; None as in the paper: inputs stay in [0, 1]
     config.model.std = placeholder(tuple)
+    # Of the activations in training: float32 or bfloat16. Weights, statistics, logits and evaluation stay float32.
+    config.model.dtype = "float32"
 
     config.method = ConfigDict()
     config.method.name = "ours_mail"  # standard, gairat, ewat, wmmr, mail, ours_wmmr, ours_mail

@@ -137,14 +137,14 @@ def _create_measure(config, parts, workdir, check):
     evaluation = config.evaluation
     settings = {"eps": evaluation.eps, "step_size": evaluation.step_size}
     counters = {
-        name: accuracy.create(parts.model, suite.create(name, **settings))
+        name: accuracy.create(parts.evaluation_model, suite.create(name, **settings))
         for name in evaluation.attacks
         if name != suite.AUTOATTACK
     }
 
     def measure(attack, variables, name):
         if attack == suite.AUTOATTACK:
-            logits_fn = step.logits_function(parts.model, variables)
+            logits_fn = step.logits_function(parts.evaluation_model, variables)
             path = _state_path(workdir, name)
             return _autoattack(parts, logits_fn, name, evaluation=evaluation, state_path=path, check=check)
         with evaluation_bar(f"{name}: {attack}", len(labels)) as bar:

@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -24,6 +25,11 @@ class Experiment:
     order_key: jax.Array
     step_key: jax.Array
     evaluation_key: jax.Array
+
+    @property
+    def evaluation_model(self):
+        """The model in float32, in which it is validated and evaluated, whatever it trains in."""
+        return self.model.clone(dtype=jnp.dtype("float32"))
 
     def create_state(self):
         """State before the first step."""
@@ -49,6 +55,11 @@ def create(config):
         downscale=config.dataset.downscale,
     )
     settings.check_dataset(config, dataset)
+    return assemble(config, dataset)
+
+
+def assemble(config, dataset):
+    """The parts of a checked config for a data set that is loaded, or stands for one; raises UserError."""
     model = _create_model(config, num_classes=dataset.num_classes)
     # The last images of an epoch that do not fill a batch wait for the next epoch's order.
     steps_per_epoch = len(dataset.train.labels) // config.optim.batch_size

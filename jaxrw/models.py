@@ -1,6 +1,6 @@
 """ResNet and WideResNet for small images, as the robustness literature trains them.
 
-Pixels in [0, 1] go in, logits come out. Parameters, statistics and logits are float32.
+Pixels in [0, 1] go in, logits come out. Parameters, statistics and logits are float32, whatever `dtype` is.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxrw.convolution import for_flax
 
 MODELS = ("resnet18", "wrn34_10", "wrn")
+DTYPES = ("float32", "bfloat16")
 
 # PyTorch's default: uniform(+-1/sqrt(fan_in)).
 _torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -20,7 +21,9 @@ _torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def create(name, num_classes, *, depth=None, width=None, mean=None, std=None, axis_name=None):
+def create(
+    name, num_classes, *, depth=None, width=None, mean=None, std=None, dtype="float32", axis_name=None
+):
     """Flax module: images [B, H, W, C] in [0, 1], `train` -> logits [B, K] float32.
 
     Any number of channels, any H and W of at least 8.
@@ -32,13 +35,17 @@ def create(name, num_classes, *, depth=None, width=None, mean=None, std=None, ax
       width: None: 64 or 10. ResNet: channels of the first stage; WideResNet: the factor on 16, 32, 64.
       mean: one number per channel in [0, 1], subtracted first; None: nothing is.
       std: one positive number per channel, divided by after `mean`; None: nothing is.
+      dtype: "float32" or "bfloat16", of the activations between the first and the last layer; BatchNorm computes
+        its statistics in float32, and the average over the pixels and the last layer stay float32.
       axis_name: mapped axis over which BatchNorm's statistics are averaged while training.
 
     Raises:
-      ValueError: unknown name, impossible depth or width, mean without std.
+      ValueError: unknown name or dtype, impossible depth or width, mean without std.
     """
     if name not in MODELS:
         raise ValueError(f"model.name is {name!r}; choose one of {', '.join(MODELS)}")
+    if dtype not in DTYPES:
+        raise ValueError(f"model.dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     if num_classes < 2:
         raise ValueError(f"the number of classes is {num_classes}; must be at least 2")
     if name == "wrn" and (depth is None or width is None):
@@ -62,6 +69,7 @@ def create(name, num_classes, *, depth=None, width=None, mean=None, std=None, ax
         "num_classes": num_classes,
         "mean": None if mean is None else tuple(mean),
         "std": None if std is None else tuple(std),
+        "dtype": jnp.dtype(dtype),
         "axis_name": axis_name,
     }
     if name == "resnet18":
@@ -102,12 +110,13 @@ class ResNet(nn.Module):
     width: int = 64
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    dtype: jnp.dtype = jnp.dtype("float32")
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, train):
         """Logits [B, K] of images [B, H, W, C] in [0, 1]; `train`: statistics of this batch, not the running ones."""
-        layers = _Layers(_torch_uniform, self.axis_name, train)
+        layers = _Layers(_torch_uniform, self.dtype, self.axis_name, train)
         x = _normalize(images, self.mean, self.std)
         x = nn.relu(layers.norm("norm_stem")(layers.conv(self.width, 3, 1, "conv_stem")(x)))
         for stage, blocks in enumerate(self.stage_sizes):
@@ -130,12 +139,13 @@ class WideResNet(nn.Module):
     width: int = 10
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    dtype: jnp.dtype = jnp.dtype("float32")
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, train):
         """Logits [B, K] of images [B, H, W, C] in [0, 1]; `train`: statistics of this batch, not the running ones."""
-        layers = _Layers(_he_normal, self.axis_name, train)
+        layers = _Layers(_he_normal, self.dtype, self.axis_name, train)
         x = layers.conv(16, 3, 1, "conv_stem")(_normalize(images, self.mean, self.std))
         for group in range(3):
             for block in range(self.blocks):
@@ -185,8 +195,8 @@ class _WideBlock(nn.Module):
 class _Layers:
     """The two layers that all blocks are made of, with what the whole network agrees on."""
 
-    def __init__(self, kernel_init, axis_name, train):
-        self.kernel_init, self.axis_name, self.train = kernel_init, axis_name, train
+    def __init__(self, kernel_init, dtype, axis_name, train):
+        self.kernel_init, self.dtype, self.axis_name, self.train = kernel_init, dtype, axis_name, train
 
     def conv(self, channels, size, stride, name):
         """Convolution without bias, padded alike on both sides as in PyTorch ("SAME" is not, at stride 2)."""
@@ -196,6 +206,7 @@ class _Layers:
             strides=(stride, stride),
             padding=[(size // 2, size // 2)] * 2,
             use_bias=False,
+            dtype=self.dtype,
             kernel_init=self.kernel_init,
             conv_general_dilated=for_flax,
             name=name,
@@ -207,6 +218,7 @@ class _Layers:
             use_running_average=not self.train,
             momentum=0.9,
             epsilon=1e-5,
+            dtype=self.dtype,
             axis_name=self.axis_name,
             name=name,
         )
@@ -231,9 +243,9 @@ def _dense_bias(fan_in):
 
 
 def _head(x, num_classes, *, bias_init):
-    """Global average and the dense layer; only ever called inside a module's compact method."""
+    """Global average and the dense layer, in float32; only ever called inside a module's compact method."""
     return nn.Dense(num_classes, kernel_init=_torch_uniform, bias_init=bias_init, name="dense")(
-        x.mean((1, 2))
+        x.mean((1, 2), dtype=jnp.float32)
     )
 
 

@@ -10,6 +10,7 @@ from jaxrw.errors import UserError
 
 _CHOICES = {
     "model.name": models.MODELS,
+    "model.dtype": models.DTYPES,
     "method.name": reweighting.METHODS,
     "attack.start": STARTS,
 }

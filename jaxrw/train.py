@@ -137,8 +137,11 @@ def _check_finite(state, epoch):
         raise not_finite("a parameter is not finite", int(state.step), epoch)
 
 
-def create_step(config, parts):
-    """The config's training step on all devices: (state, key, images, labels, index [D, b]) -> state, sums."""
+def create_step(config, parts, *, devices=None):
+    """The config's training step: (state, key, images, labels, index [D, b]) -> state, sums.
+
+    On all local devices, or on `devices`, see `step.on_all_devices`.
+    """
     fields = config.method.to_dict()
     name, warmup_epochs = fields.pop("name"), fields.pop("warmup_epochs")
     grad_through_weights = fields.pop("grad_through_weights")
@@ -153,7 +156,7 @@ def create_step(config, parts):
         steps_per_epoch=parts.steps_per_epoch,
         grad_through_weights=grad_through_weights,
     )
-    return step.on_all_devices(per_device, num_split=1, donate_state=True)
+    return step.on_all_devices(per_device, num_split=1, donate_state=True, devices=devices)
 
 
 def _create_validation(config, parts):
@@ -167,7 +170,7 @@ def _create_validation(config, parts):
     key = step.replicate(parts.evaluation_key)
     counters = {
         name: accuracy.create(
-            parts.model,
+            parts.evaluation_model,
             suite.create(name, eps=config.evaluation.eps, step_size=config.evaluation.step_size),
         )
         for name in ("clean", _selection_attack(config))

@@ -1,5 +1,7 @@
 """Both networks against float64 NumPy, their published sizes and initialisations."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -188,3 +190,42 @@ def test_impossible_images_are_refused():
         abstract("resnet18", 10, shape=(1, 7, 8, 3))
     with pytest.raises(ValueError, match="has 3 numbers; the images have 1"):
         abstract("resnet18", 10, shape=(1, 8, 8, 1), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+@pytest.mark.parametrize(("name", "depth", "width"), [("resnet18", 10, 8), ("wrn", 10, 1)])
+def test_bfloat16_is_of_the_activations_alone(name, depth, width):
+    """Parameters, statistics and logits are float32; the logits are float32's to some roundings of 2^-9."""
+    fields = {"depth": depth, "width": width, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    model, half = (models.create(name, 5, dtype=dtype, **fields) for dtype in models.DTYPES)
+    variables = jax.jit(half.init, static_argnames="train")(jax.random.key(0), IMAGES, train=False)
+    chex.assert_trees_all_equal_shapes_and_dtypes(variables, abstract(name, 5, IMAGES.shape, **fields))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def train(model, variables):
+        return model.apply(
+            variables,
+            IMAGES,
+            train=True,
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=True,
+        )
+
+    (logits, updated), (expected, exact) = train(half, variables), train(model, variables)
+    assert logits.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(updated["batch_stats"])} == {jnp.dtype("float32")}
+    for path, (output,) in jax.tree_util.tree_leaves_with_path(
+        updated["intermediates"], is_leaf=lambda x: isinstance(x, tuple)
+    ):
+        inner = path[0].key != "dense" and len(path) > 1 and path[0].key != "__call__"
+        assert output.dtype == (jnp.bfloat16 if inner else jnp.float32), path
+    # Some 20 roundings in a row, each 2^-9 of its size, of logits of size 1; not bit for bit, or nothing was rounded.
+    np.testing.assert_allclose(logits, expected, atol=20 * 2**-9)
+    assert jnp.abs(logits - expected).max() > 1e-4
+    for a, b in zip(*(jax.tree.leaves(x["batch_stats"]) for x in (updated, exact)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.05, atol=0.02)
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(ValueError, match=r"model.dtype is 'float16'; choose one of float32, bfloat16"):
+        models.create("resnet18", 10, dtype="float16")
