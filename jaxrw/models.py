@@ -117,7 +117,7 @@ class ResNet(nn.Module):
     def __call__(self, images, train):
         """Logits [B, K] of images [B, H, W, C] in [0, 1]; `train`: statistics of this batch, not the running ones."""
         layers = _Layers(_torch_uniform, self.dtype, self.axis_name, train)
-        x = _normalize(images, self.mean, self.std)
+        x = _normalize(images, *_mean_and_std(self))
         x = nn.relu(layers.norm("norm_stem")(layers.conv(self.width, 3, 1, "conv_stem")(x)))
         for stage, blocks in enumerate(self.stage_sizes):
             for block in range(blocks):
@@ -146,7 +146,7 @@ class WideResNet(nn.Module):
     def __call__(self, images, train):
         """Logits [B, K] of images [B, H, W, C] in [0, 1]; `train`: statistics of this batch, not the running ones."""
         layers = _Layers(_he_normal, self.dtype, self.axis_name, train)
-        x = layers.conv(16, 3, 1, "conv_stem")(_normalize(images, self.mean, self.std))
+        x = layers.conv(16, 3, 1, "conv_stem")(_normalize(images, *_mean_and_std(self)))
         for group in range(3):
             for block in range(self.blocks):
                 stride = 2 if group > 0 and block == 0 else 1
@@ -222,6 +222,13 @@ class _Layers:
             axis_name=self.axis_name,
             name=name,
         )
+
+
+def _mean_and_std(module):
+    """What a network normalises by: what came with its weights, as variables, or else its fields."""
+    if module.has_variable("normalization", "mean"):
+        return tuple(module.get_variable("normalization", name) for name in ("mean", "std"))
+    return module.mean, module.std
 
 
 def _normalize(images, mean, std):

@@ -14,6 +14,7 @@ ORDER = (
     "attacks",
     "convolution",
     "models",
+    "torch_weights",
     "margins",
     "reweighting",
     "losses",
