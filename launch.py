@@ -1,10 +1,12 @@
 """Adversarial training with instance reweighting, from one command.
 
-    python launch.py --config FILE [--workdir DIR] [--mode train|evaluate|report] [--config.FIELD=VALUE ...]
+    python launch.py --config FILE [--workdir DIR] [--mode train|evaluate|report|export] [--config.FIELD=VALUE ...]
 
 train     (default) train, or go on exactly where DIR stopped; then evaluate the last and the best checkpoint
 evaluate  evaluate a run again: --config FILE --workdir DIR [--checkpoint last|best]
+          or a PyTorch network: --config FILE --checkpoint WEIGHTS.pt|WEIGHTS.safetensors
 report    print a table of every results.json below DIR
+export    write a run's weights for PyTorch: --config FILE --workdir DIR [--checkpoint last|best]
 
 Every field that can be set is in configs/base.py. A config file is Python and is executed.
 """
@@ -51,7 +53,7 @@ def main(argv):
 def _run(values):
     """Do what the flags say."""
     # Imported late, so that --help and a misspelt flag answer at once.
-    from jaxrw import evaluate, report, train
+    from jaxrw import evaluate, export, report, train
 
     if values.mode == "report":
         print(report.run(values.workdir or "runs"))
@@ -60,6 +62,10 @@ def _run(values):
         raise UserError("--config is missing; give a file, as --config configs/digits.py")
     _keep_compiled_programs()
     workdir = values.workdir or command_line.default_workdir(values)
+    if values.mode == "export":
+        for path in export.run(values.config, workdir, checkpoint=values.checkpoint):
+            print(path)
+        return
     parts = train.run(values.config, workdir) if values.mode == "train" else None
     results = evaluate.run(values.config, workdir, checkpoint=values.checkpoint, parts=parts)
     print(

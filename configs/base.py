@@ -70,6 +70,7 @@ def get_config():
     config.evaluation.eps = 8 / 255
     config.evaluation.step_size = 2 / 255  # PGD's; MAIL and TRADES use 0.003
     config.evaluation.batch_size = 500  # examples at a time over all devices; changes no number
+    config.evaluation.save_adversarial = False  # True: adversarial images of each attack go to .npz files
     config.evaluation.selection_steps = (
         20  # PGD steps on the validation images that choose the best checkpoint
     )

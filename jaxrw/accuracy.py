@@ -5,12 +5,33 @@ import functools
 import jax
 import numpy as np
 
-from jaxrw.step import Images, count_correct, on_all_devices, replicate, shard
+from jaxrw.step import Images, attack_examples, count_correct, on_all_devices, replicate, shard
 
 
 def create(model, attack):
     """Counter of correct examples under `attack`, compiled once and shared by all checkpoints of a model."""
     return on_all_devices(functools.partial(count_correct, model=model, attack=attack), num_split=2)
+
+
+def create_keeper(model, attack):
+    """Function of the adversarial images and their correctness, compiled once, for `measure_and_keep`."""
+    step = functools.partial(attack_examples, model=model, attack=attack)
+    return on_all_devices(step, num_split=1, split_outputs=True)
+
+
+def measure_and_keep(keeper, variables, key, images, labels, *, batch_size, progress=lambda number: None):
+    """Accuracy in percent, adversarial images [N, H, W, C] float32 in [0, 1], whether each is correct [N] bool.
+
+    The arguments are those of `measure`, with `keeper` from `create_keeper`.
+    """
+    kept = []
+    with jax.default_matmul_precision("highest"):
+        for index, mask in _batches(len(labels), batch_size):
+            outputs = keeper(variables, key, images, labels, shard(index))
+            kept.append([np.asarray(output).reshape(-1, *output.shape[2:])[mask] for output in outputs])
+            progress(int(mask.sum()))
+    adversarial, correct = map(np.concatenate, zip(*kept, strict=True))
+    return 100 * int(correct.sum()) / len(correct), adversarial, correct
 
 
 def measure(counter, variables, key, images, labels, *, batch_size, progress=lambda number: None):
@@ -28,18 +49,21 @@ def measure(counter, variables, key, images, labels, *, batch_size, progress=lam
       batch_size: examples over all devices, rounded up to a multiple of their number.
       progress: called with the number of examples done after each batch.
     """
-    size = len(labels)
-    devices = jax.local_device_count()
-    batch_size = -(-min(batch_size, size) // devices) * devices
     correct = []
     with jax.default_matmul_precision("highest"):
-        for start in range(0, size, batch_size):
-            index = np.arange(start, start + batch_size, dtype=np.int32)
-            mask = index < size
-            counts = counter(variables, key, images, labels, shard(np.minimum(index, size - 1)), shard(mask))
-            correct.append(counts)
+        for index, mask in _batches(len(labels), batch_size):
+            correct.append(counter(variables, key, images, labels, shard(index), shard(mask)))
             progress(int(mask.sum()))
-    return 100 * sum(int(count) for count in correct) / size
+    return 100 * sum(int(count) for count in correct) / len(labels)
+
+
+def _batches(size, batch_size):
+    """Indices and masks of batches of one size that the devices share; the last one repeats the last example."""
+    devices = jax.local_device_count()
+    batch_size = -(-min(batch_size, size) // devices) * devices
+    for start in range(0, size, batch_size):
+        index = np.arange(start, start + batch_size, dtype=np.int32)
+        yield np.minimum(index, size - 1), index < size
 
 
 def replicated(split):

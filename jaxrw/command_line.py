@@ -9,7 +9,7 @@ from ml_collections import config_flags
 
 from jaxrw.errors import UserError
 
-MODES = ("train", "evaluate", "report")
+MODES = ("train", "evaluate", "report", "export")
 
 
 def parse(argv):
@@ -27,7 +27,7 @@ def parse(argv):
     config_flags.DEFINE_config_file("config", None, "Python file with get_config().", sys_argv=argv, **where)
     flags.DEFINE_string("workdir", None, "Directory of the run; with --mode report, of all runs.", **where)
     flags.DEFINE_enum("mode", "train", MODES, "What to do.", **where)
-    flags.DEFINE_string("checkpoint", None, "With --mode evaluate: last or best; both without it.", **where)
+    flags.DEFINE_string("checkpoint", None, "last, best, or a file of weights.", **where)
     flags.DEFINE_boolean("help", False, "Say how this is used.", short_name="h", **where)
     _check_fields(argv)
     try:
@@ -38,13 +38,15 @@ def parse(argv):
         raise UserError(_one_line(error)) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is no flag; fields are set as --config.FIELD=VALUE")
-    if values.checkpoint and values.mode != "evaluate":
-        raise UserError(f"--checkpoint is for --mode evaluate; --mode is {values.mode}")
+    if values.checkpoint and values.mode not in ("evaluate", "export"):
+        raise UserError(f"--checkpoint is for --mode evaluate and export; --mode is {values.mode}")
     return values
 
 
 def default_workdir(values):
-    """Directory named after config, method and seed, below runs/."""
+    """Directory below runs/ named after config, method and seed, or after the file of weights that is evaluated."""
+    if values.checkpoint not in (None, "last", "best"):
+        return f"runs/{pathlib.Path(values.checkpoint).stem}"
     name = pathlib.Path(config_flags.get_config_filename(values["config"])).stem
     return f"runs/{name}-{values.config.method.name}-{values.config.seed}"
 

@@ -1,6 +1,7 @@
-"""Accuracy of a run's checkpoints on every test image, under every attack asked for: results.json."""
+"""Accuracy of checkpoints on every test image, under every attack asked for: results.json."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import pathlib
 import sys
@@ -9,7 +10,7 @@ import warnings
 import jax
 import numpy as np
 
-from jaxrw import accuracy, checkpoints, experiment, preemption, runs, step
+from jaxrw import accuracy, checkpoints, experiment, preemption, runs, step, torch_weights
 from jaxrw.attacks import RobustnessWarning, autoattack, suite
 from jaxrw.attacks.resume import StateError
 from jaxrw.augment import to_pixels
@@ -18,38 +19,67 @@ from jaxrw.progress import AutoAttackProgress, evaluation_bar, print_measured
 
 CHECKPOINTS = ("last", "best")
 
+# Name in results.json of what is no checkpoint of a run.
+FILE = "file"
+
 _PACKAGES = ("jaxrw", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 # Fields of `evaluation` that an attack's accuracy depends on, where these are not eps and step_size.
 _DECIDING = {"clean": (), "fgsm": ("eps",), "apgd_ce": ("eps",), "aa": ("eps",)}
 
+# Sections of a config that say something about a network trained elsewhere.
+_SECTIONS_OF_A_FILE = ("seed", "dataset", "model", "evaluation")
+
 
 def run(config, workdir, *, checkpoint=None, parts=None):
-    """Evaluate checkpoints of a run and write results.json; returns its content, accuracies in percent.
+    """Evaluate checkpoints and write results.json; returns its content, accuracies in percent.
 
     What results.json already holds for the same checkpoint and settings is not measured again.
 
     Args:
       config: resolved ConfigDict; only its `evaluation` section may differ from the run's own.
-      workdir: directory of a run.
-      checkpoint: "last" or "best"; None: both.
+      workdir: directory of a run; for a file, a directory of its own.
+      checkpoint: "last" or "best"; None: both; or a file of PyTorch weights, as `jaxrw.torch_weights` reads them.
       parts: the config's `Experiment` where it has been created already; None: it is created here.
 
     Raises:
-      UserError: no run or no such checkpoint there, or a config that is not the run's.
+      UserError: no run or no such checkpoint there, a config that is not the run's, weights that do not fit it.
       RunError: results.json cannot be written.
       Stopped: SIGTERM or Ctrl-C; attacks that are done are in results.json, and AutoAttack's state in its file.
     """
     workdir = pathlib.Path(workdir)
     if checkpoint not in (None, *CHECKPOINTS):
-        raise UserError(f"--checkpoint is {checkpoint!r}; choose of {', '.join(CHECKPOINTS)}")
+        return _run_file(config, workdir, pathlib.Path(checkpoint))
+    with (
+        open_run(config, workdir, checkpoint=checkpoint, parts=parts) as (parts, steps, variables_of),
+        preemption.listen() as check,
+    ):
+        about = {
+            name: number and {"epoch": (number - 1) // parts.steps_per_epoch, "step": number}
+            for name, number in steps.items()
+        }
+        results = _begin_results(config, parts, kept=runs.read_results(workdir), about=about)
+        results["train_seconds"] = round(
+            sum(line.get("seconds", 0) for line in runs.read_metrics(workdir)), 1
+        )
+        names = [name for name in ((checkpoint,) if checkpoint else CHECKPOINTS) if steps[name] is not None]
+        _measure(config, parts, workdir, results, {name: variables_of(name) for name in names}, check)
+        _log(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)
+    return results
+
+
+@contextlib.contextmanager
+def open_run(config, workdir, *, checkpoint=None, parts=None):
+    """Checkpoints of a run: its parts, {"last", "best": step or None}, and a function (name) -> () -> variables.
+
+    Arguments and errors as of `run`, but for files.
+    """
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"--workdir {workdir} holds no checkpoints; train there first, with --mode train")
     parts = parts or experiment.create(config)
     with (
         runs.open_workdir(workdir, config, may_differ=("evaluation.",)),
         checkpoints.open_checkpoints(workdir / "checkpoints") as manager,
-        preemption.listen() as check,
     ):
         steps = {"last": manager.latest_step(), "best": manager.best_step()}
         if steps["last"] is None:
@@ -59,51 +89,102 @@ def run(config, workdir, *, checkpoint=None, parts=None):
                 f"--checkpoint is {checkpoint!r}, but nothing has been validated (dataset.validation_size is "
                 f"{config.dataset.validation_size}): there is only 'last'"
             )
-        results = _begin_results(config, workdir, parts, steps)
-        measure = _create_measure(config, parts, workdir, check)
-        names = [name for name in ((checkpoint,) if checkpoint else CHECKPOINTS) if steps[name] is not None]
-        for name in names:
-            state = checkpoints.restore(manager, steps[name], step.replicate(parts.create_state()))
-            for attack in config.evaluation.attacks:
-                if results["checkpoints"][name]["accuracy"][attack] is None:
-                    same = _already_measured(results, steps[name], attack)
-                    values = measure(attack, state.variables, name) if same is None else same
-                    print_measured(name, attack, values[0])
-                    _enter(results["checkpoints"][name], attack, values)
-                    runs.write_json(workdir / "results.json", results)
-                    if attack == suite.AUTOATTACK:
-                        _state_path(workdir, name).unlink(missing_ok=True)
-        runs.write_json(workdir / "results.json", results)
-        _log(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)
+
+        def variables_of(name):
+            return lambda: (
+                checkpoints.restore(manager, steps[name], step.replicate(parts.create_state())).variables
+            )
+
+        yield parts, steps, variables_of
+
+
+def _run_file(config, workdir, path):
+    """`run` for a file of PyTorch weights: only the sections that say something about it count."""
+    if not path.is_file():
+        raise UserError(
+            f"--checkpoint is {str(path)!r}; choose of {', '.join(CHECKPOINTS)}, or a file of PyTorch weights, "
+            "as model.pt or model.safetensors"
+        )
+    if (workdir / "checkpoints").is_dir():
+        raise UserError(f"--workdir {workdir} holds a run; {path.name} needs a directory of its own")
+    parts = experiment.create(config)
+    variables = torch_weights.load(path, model=parts.model, num_classes=parts.dataset.num_classes)
+    _check_normalization(config, variables, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    kept = runs.read_results(workdir)
+    if kept and kept["checkpoints"].get(FILE, {}).get("sha256") != digest:
+        raise UserError(f"--workdir {workdir} holds results of other weights than {path}; choose another")
+    sections = type(config)({name: config[name] for name in _SECTIONS_OF_A_FILE})
+    about = {FILE: {"path": str(path), "sha256": digest}}
+    with (
+        runs.open_workdir(workdir, sections, may_differ=("evaluation.",)),
+        preemption.listen() as check,
+    ):
+        results = _begin_results(sections, parts, kept=kept, about=about)
+        _measure(config, parts, workdir, results, {FILE: lambda: step.replicate(variables)}, check)
     return results
 
 
-def _begin_results(config, workdir, parts, steps):
-    """Results with what is known before anything is measured; null stands for what is not."""
+def _check_normalization(config, variables, path):
+    """Refuse a mean and std that contradict those of the file."""
+    if "normalization" not in variables or config.model.mean is None:
+        return
+    for field, values in variables["normalization"].items():
+        if not np.allclose(values, config.model[field], atol=1e-3):
+            raise UserError(
+                f"model.{field} is {tuple(config.model[field])}, but {path} normalises by "
+                f"{tuple(round(float(value), 4) for value in values)} itself; leave it out"
+            )
+
+
+def _measure(config, parts, workdir, results, variables_of, check):
+    """Measure what results do not hold yet, and write them after each attack."""
+    measure = _create_measure(config, parts, workdir, check)
+    for name, load in variables_of.items():
+        variables, checkpoint = load(), results["checkpoints"][name]
+        for attack in config.evaluation.attacks:
+            images_path = workdir / f"adversarial-{name}-{attack}.npz"
+            keep = config.evaluation.save_adversarial and attack != "clean"
+            if checkpoint["accuracy"][attack] is not None and (not keep or images_path.exists()):
+                continue
+            images_path.unlink(missing_ok=True)  # of other settings, or of nothing that results.json knows
+            same = None if keep else _already_measured(results, checkpoint, attack)
+            values = same or measure(attack, variables, name, images_path if keep else None)
+            print_measured(name, attack, values[0])
+            _enter(checkpoint, attack, values)
+            runs.write_json(workdir / "results.json", results)
+            if attack == suite.AUTOATTACK:
+                _state_path(workdir, name).unlink(missing_ok=True)
+    runs.write_json(workdir / "results.json", results)
+
+
+def _begin_results(config, parts, *, kept, about):
+    """Results with what is known before anything is measured; null stands for what is not.
+
+    `kept` are earlier results or None; `about` says of each checkpoint which it is, or None where there is none.
+    """
     results = {
         "schema": 1,
         "config": runs.as_json(config),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
-        "train_seconds": round(sum(line.get("seconds", 0) for line in runs.read_metrics(workdir)), 1),
+        "train_seconds": None,
         "checkpoints": {},
     }
-    kept = runs.read_results(workdir)
-    for name, number in steps.items():
-        results["checkpoints"][name] = number and {
-            "epoch": (number - 1) // parts.steps_per_epoch,
-            "step": number,
+    for name, identity in about.items():
+        results["checkpoints"][name] = identity and {
+            **identity,
             "num_examples": len(parts.dataset.test.labels),
-            **_kept_measurements(kept, results["config"], name, number),
+            **_kept_measurements(kept, results["config"], name, identity),
         }
     return results
 
 
-def _kept_measurements(kept, config, name, number):
+def _kept_measurements(kept, config, name, about):
     """What earlier results hold for the same checkpoint, of the attacks that were measured with the same settings."""
     measurements = {"accuracy": dict.fromkeys(suite.ATTACKS)}
-    checkpoint = kept and kept["checkpoints"][name]
-    if not checkpoint or checkpoint["step"] != number:
+    checkpoint = kept and kept["checkpoints"].get(name)
+    if not checkpoint or any(checkpoint.get(field) != about.get(field) for field in ("step", "sha256")):
         return measurements
     before, now = kept["config"]["evaluation"], config["evaluation"]
     for attack in suite.ATTACKS:
@@ -114,10 +195,12 @@ def _kept_measurements(kept, config, name, number):
     return measurements
 
 
-def _already_measured(results, number, attack):
+def _already_measured(results, asking, attack):
     """What was measured of the same step under the other name: the best checkpoint may be the last."""
     for checkpoint in results["checkpoints"].values():
-        if checkpoint and checkpoint["step"] == number and checkpoint["accuracy"][attack] is not None:
+        if not checkpoint or checkpoint.get("step") != asking.get("step"):
+            continue
+        if checkpoint["accuracy"][attack] is not None:
             details = checkpoint.get("autoattack") if attack == suite.AUTOATTACK else None
             return checkpoint["accuracy"][attack], details
     return None
@@ -131,30 +214,46 @@ def _enter(checkpoint, attack, values):
 
 
 def _create_measure(config, parts, workdir, check):
-    """Function (attack, variables, checkpoint's name) -> accuracy in percent and details; each is compiled once."""
+    """Function (attack, variables, checkpoint's name, images' path) -> accuracy and details; compiled once each."""
     images, labels = accuracy.replicated(parts.dataset.test)
     key = step.replicate(parts.evaluation_key)
     evaluation = config.evaluation
     settings = {"eps": evaluation.eps, "step_size": evaluation.step_size}
-    counters = {
-        name: accuracy.create(parts.evaluation_model, suite.create(name, **settings))
+    # With images to be kept another program runs: it hands them out instead of counting.
+    create = accuracy.create_keeper if evaluation.save_adversarial else accuracy.create
+    programs = {
+        name: create(parts.evaluation_model, suite.create(name, **settings))
         for name in evaluation.attacks
         if name != suite.AUTOATTACK
     }
 
-    def measure(attack, variables, name):
+    def measure(attack, variables, name, images_path):
         if attack == suite.AUTOATTACK:
             logits_fn = step.logits_function(parts.evaluation_model, variables)
-            path = _state_path(workdir, name)
-            return _autoattack(parts, logits_fn, name, evaluation=evaluation, state_path=path, check=check)
+            paths = {"state_path": _state_path(workdir, name), "images_path": images_path}
+            return _autoattack(parts, logits_fn, name, evaluation=evaluation, check=check, **paths)
         with evaluation_bar(f"{name}: {attack}", len(labels)) as bar:
+            arguments = programs[attack], variables, key, images, labels
             options = {
                 "batch_size": evaluation.batch_size,
                 "progress": lambda number: (bar.update(number), check()),
             }
-            return accuracy.measure(counters[attack], variables, key, images, labels, **options), None
+            if not evaluation.save_adversarial:
+                return accuracy.measure(*arguments, **options), None
+            percent, adversarial, correct = accuracy.measure_and_keep(*arguments, **options)
+        if images_path:
+            _save_images(images_path, adversarial, parts.dataset.test.labels, correct)
+        return percent, None
 
     return measure
+
+
+def _save_images(path, adversarial, labels, correct):
+    """Write images [N, H, W, C] float32, labels and whether each is still classified correctly."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, images=adversarial, labels=labels, correct=correct)
+    part.replace(path)
 
 
 def _state_path(workdir, name):
@@ -162,7 +261,7 @@ def _state_path(workdir, name):
     return workdir / f"autoattack-{name}.npz"
 
 
-def _autoattack(parts, logits_fn, name, *, evaluation, state_path, check):
+def _autoattack(parts, logits_fn, name, *, evaluation, check, state_path, images_path):
     """AutoAttack's accuracy in percent, and what each of its attacks did."""
     test = parts.dataset.test
     with contextlib.closing(AutoAttackProgress(name)) as progress, warnings.catch_warnings():
@@ -180,6 +279,8 @@ def _autoattack(parts, logits_fn, name, *, evaluation, state_path, check):
             )
         except StateError as error:
             raise UserError(f"AutoAttack of {name}: {error}") from error
+    if images_path:
+        _save_images(images_path, result.adversarial, test.labels, result.robust)
     for warning in result.warnings:
         print(f"warning: AutoAttack of {name}: {warning}", file=sys.stderr)
     fields = ("clean_accuracy", "accuracy", "attacked", "fooled", "seconds", "num_targets", "warnings")

@@ -54,8 +54,10 @@ def table(results):
                     else f"{checkpoint['accuracy'][attack]:.2f}"
                     for attack in ATTACKS
                 ]
-                method = content["config"]["method"]["name"]
-                counts = (str(checkpoint["epoch"] + 1), f"{checkpoint['num_examples']:,}")
+                # A network that was trained elsewhere has neither method nor epoch here.
+                method = content["config"].get("method", {}).get("name", "-")
+                epoch = str(checkpoint["epoch"] + 1) if "epoch" in checkpoint else "-"
+                counts = (epoch, f"{checkpoint['num_examples']:,}")
                 rows.append((run_name, method, name, *counts, *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     first, *rest = [_line(row, widths) for row in rows]

@@ -15,7 +15,7 @@ import tensorboardX
 from jaxrw.errors import RunError, UserError
 
 # Where data lies may change between machines, and how a run is evaluated may change after it; the rest is the run.
-_MAY_DIFFER = ("dataset.data_dir",)
+_MAY_DIFFER = ("dataset.data_dir", "evaluation.save_adversarial")
 
 
 # Who writes into a run: a lock of the operating system, gone with its process, however that ends.

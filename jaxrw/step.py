@@ -205,11 +205,8 @@ def count_correct(variables, key, images, labels, index, mask, *, model, attack)
       model: Flax module.
       attack: (key, logits_fn, images, labels, index) -> adversarial images.
     """
-    chex.assert_rank([images.rows, labels, index, mask], [2, 1, 1, 1])
-    logits_fn = logits_function(model, variables)
-    labels = labels[index]
-    adversarial = attack(key, logits_fn, to_pixels(images[index]), labels, index)
-    correct = jax.vmap(is_correct)(logits_fn(adversarial), labels)
+    chex.assert_equal_shape([index, mask])
+    _, correct = attack_examples(variables, key, images, labels, index, model=model, attack=attack)
     return jax.lax.psum((correct & mask).sum(dtype=jnp.int32), AXIS)
 
 
@@ -219,9 +216,22 @@ def is_finite(tree):
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def on_all_devices(step, *, num_split, donate_state=False, devices=None):
+def attack_examples(variables, key, images, labels, index, *, model, attack):
+    """Adversarial images of this device's examples, and whether each is still correct: [b, H, W, C], [b] bool.
+
+    Arguments as of `count_correct`.
+    """
+    chex.assert_rank([images.rows, labels, index], [2, 1, 1])
+    logits_fn = logits_function(model, variables)
+    labels = labels[index]
+    adversarial = attack(key, logits_fn, to_pixels(images[index]), labels, index)
+    return adversarial, jax.vmap(is_correct)(logits_fn(adversarial), labels)
+
+
+def on_all_devices(step, *, num_split, split_outputs=False, donate_state=False, devices=None):
     """Map a step over the local devices: its last `num_split` arguments are [D, b], the first four are shared.
 
+    What it returns is the same on every device; with `split_outputs` it is each one's own, [D, b, ...].
     With `donate_state` the buffers of the first argument are gone after the call: the result takes their place.
     With `devices`, over those, which may also be a topology's to compile for without having it.
     """
@@ -229,7 +239,7 @@ def on_all_devices(step, *, num_split, donate_state=False, devices=None):
         step,
         axis_name=AXIS,
         in_axes=(None,) * 4 + (0,) * num_split,
-        out_axes=None,
+        out_axes=0 if split_outputs else None,
         devices=devices,
         donate_argnums=(0,) if donate_state else (),
     )

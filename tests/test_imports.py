@@ -28,6 +28,7 @@ ORDER = (
     "progress",
     "train",
     "evaluate",
+    "export",
     "report",
 )
 ROOT = pathlib.Path(jaxrw.__file__).parent

@@ -1,0 +1,177 @@
+"""Evaluation of networks that were trained elsewhere, export, and adversarial images that are kept."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import tiny
+
+import launch
+from jaxrw import evaluate, experiment, export, models, step, torch_weights, train
+from jaxrw.attacks import autoattack
+from jaxrw.augment import to_pixels
+from jaxrw.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that has learned something, and its weights as PyTorch has them."""
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    config = with_attacks("clean")
+    train.run(config, workdir)
+    paths = export.run(config, workdir)
+    assert paths == [workdir / "last.safetensors", workdir / "best.safetensors"]
+    return config, workdir
+
+
+def with_attacks(*attacks, **overrides):
+    return tiny.config(
+        "standard",
+        dataset__train_size=512,
+        attack__num_steps=0,
+        optim__num_epochs=4,
+        evaluation__attacks=attacks,
+        **overrides,
+    )
+
+
+@pytest.fixture
+def short_autoattack(monkeypatch):
+    def short(*arguments, **options):
+        return autoattack(*arguments, **options, num_steps=3, num_queries=10)
+
+    monkeypatch.setattr(evaluate, "autoattack", short)
+
+
+def test_a_file_is_worth_what_the_run_is_worth(run, tmp_path):
+    _, workdir = run
+    config = with_attacks("clean", "pgd20", evaluation__eps=0.05)
+    own = evaluate.run(config, shutil.copytree(workdir, tmp_path / "run"), checkpoint="last")
+    path = tmp_path / "network.safetensors"
+    shutil.copy(workdir / "last.safetensors", path)
+    results = evaluate.run(config, tmp_path / "file", checkpoint=path)
+    assert results == json.loads((tmp_path / "file" / "results.json").read_text())
+    assert results["checkpoints"]["file"]["accuracy"] == own["checkpoints"]["last"]["accuracy"]
+    assert results["checkpoints"]["file"]["num_examples"] == 30
+    # Nothing is said about a training that nobody here has seen.
+    assert set(results["config"]) == {"seed", "dataset", "model", "evaluation"}
+    # What is there is not measured again, whatever the file's place, and more can be added.
+    (tmp_path / "elsewhere").mkdir()
+    moved = path.rename(tmp_path / "elsewhere" / "moved.safetensors")
+    more = evaluate.run(with_attacks("fgsm", evaluation__eps=0.05), tmp_path / "file", checkpoint=moved)
+    accuracy = more["checkpoints"]["file"]["accuracy"]
+    assert accuracy == results["checkpoints"]["file"]["accuracy"] | {"fgsm": accuracy["fgsm"]}
+    assert accuracy["fgsm"] is not None
+
+
+def test_a_mean_and_std_in_the_file_belong_to_the_network(run, tmp_path):
+    _, workdir = run
+    weights = safetensors.numpy.load_file(workdir / "last.safetensors")
+    weights |= {"mean": np.float32([0.3]), "std": np.float32([0.5])}
+    path = tmp_path / "normalizing.safetensors"
+    safetensors.numpy.save_file(weights, path)
+    config = with_attacks("pgd20", evaluation__eps=0.05, model__mean=(0.3,), model__std=(0.5,))
+    inside = evaluate.run(with_attacks("pgd20", evaluation__eps=0.05), tmp_path / "inside", checkpoint=path)
+    both = evaluate.run(config, tmp_path / "both", checkpoint=path)
+    plain = workdir / "last.safetensors"
+    outside = evaluate.run(config, tmp_path / "outside", checkpoint=plain)
+    accuracies = [content["checkpoints"]["file"]["accuracy"] for content in (inside, both, outside)]
+    assert accuracies[0] == accuracies[1] == accuracies[2]
+    assert accuracies[0]["pgd20"] > 0
+    config.model.mean = (0.4,)
+    with pytest.raises(
+        UserError, match=r"model.mean is \(0.4,\), but .*normalizing.* by \(0.3,.*leave it out"
+    ):
+        evaluate.run(config, tmp_path / "other", checkpoint=path)
+
+
+def test_files_that_cannot_be_evaluated(run, tmp_path):
+    config, workdir = run
+    weights = workdir / "last.safetensors"
+    with pytest.raises(UserError, match="--checkpoint is 'first'; choose of last, best, or a file"):
+        evaluate.run(config, workdir, checkpoint="first")
+    with pytest.raises(UserError, match=r"holds a run; last.safetensors needs a directory of its own"):
+        evaluate.run(config, workdir, checkpoint=weights)
+    with pytest.raises(UserError, match=r"conv1.weight is .*, must be "):
+        evaluate.run(tiny.config(model__width=2), tmp_path / "wide", checkpoint=weights)
+    assert not (tmp_path / "wide").exists()
+    with_one = with_attacks("clean")
+    evaluate.run(with_one, tmp_path / "file", checkpoint=weights)
+    before = (tmp_path / "file" / "results.json").read_bytes()
+    weights = safetensors.numpy.load_file(weights)
+    safetensors.numpy.save_file(weights | {"fc.bias": weights["fc.bias"] + 1}, tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match=r"holds results of other weights than .*b.safetensors"):
+        evaluate.run(with_one, tmp_path / "file", checkpoint=tmp_path / "b.safetensors")
+    assert (tmp_path / "file" / "results.json").read_bytes() == before
+    with pytest.raises(UserError, match="--mode export chooses of last, best"):
+        export.run(config, workdir, checkpoint="best.pt")
+
+
+def test_adversarial_images_are_kept_and_are_worth_the_recorded_accuracy(run, tmp_path, short_autoattack):
+    workdir = shutil.copytree(run[1], tmp_path / "run")
+    attacks = ("clean", "pgd20", "aa")
+    config = with_attacks(*attacks, evaluation__save_adversarial=True, evaluation__eps=0.05)
+    plain = with_attacks(*attacks, evaluation__eps=0.05)
+    before = evaluate.run(plain, workdir, checkpoint="last")["checkpoints"]["last"]["accuracy"]
+    assert not list(workdir.glob("adversarial-*"))
+    after = evaluate.run(config, workdir, checkpoint="last")["checkpoints"]["last"]["accuracy"]
+    assert after == before
+    parts = experiment.create(config)
+    variables = torch_weights.load(workdir / "last.safetensors", model=parts.model, num_classes=10)
+    logits_fn = jax.jit(step.logits_function(parts.model, variables))
+    clean = np.asarray(to_pixels(parts.dataset.test.images))
+    names = sorted(path.name for path in workdir.glob("adversarial-*"))
+    assert names == [f"adversarial-last-{attack}.npz" for attack in sorted(attacks[1:])]
+    for attack in attacks[1:]:
+        with np.load(workdir / f"adversarial-last-{attack}.npz") as kept:
+            assert np.abs(kept["images"] - clean).max() <= 0.05 + 2**-23
+            np.testing.assert_array_equal(kept["labels"], parts.dataset.test.labels)
+            correct = np.asarray(logits_fn(kept["images"])).argmax(1) == kept["labels"]
+            np.testing.assert_array_equal(correct, kept["correct"])
+            assert 100 * int(correct.sum()) / len(correct) == after[attack]
+    # Images of another eps do not stay behind, to be taken for this one's.
+    evaluate.run(with_attacks("pgd20", evaluation__eps=0.06), workdir, checkpoint="last")
+    assert not (workdir / "adversarial-last-pgd20.npz").exists()
+    assert before["pgd20"] < before["clean"]  # images that changed nothing would prove nothing
+
+
+def test_on_the_command_line(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, workdir = run
+    small = tiny.config()
+    fields = [
+        f"--config.{field}={getattr(small.model, field.split('.')[1])}"
+        for field in ("model.name", "model.depth", "model.width")
+    ]
+    arguments = [
+        "launch.py",
+        f"--config={ROOT / 'configs' / 'digits.py'}",
+        *fields,
+        "--config.dataset.test_size=30",
+    ]
+    arguments += ["--config.evaluation.attacks=('clean',)", "--mode=evaluate"]
+    assert launch.main([*arguments, f"--checkpoint={workdir / 'last.safetensors'}"]) == 0
+    out = capsys.readouterr().out
+    assert "| last | -      | file       |     - |     30 |" in out
+    assert pathlib.Path("runs/last/results.json").exists()
+    (tmp_path / "broken.safetensors").write_bytes(b"x")
+    assert launch.main([*arguments, "--checkpoint=broken.safetensors"]) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert "broken.safetensors is no .safetensors file" in err
+    assert launch.main(["launch.py", "--mode=report"]) == 0
+    assert "| last | -" in capsys.readouterr().out
+
+
+def test_export_on_the_command_line_reads_back(run, tmp_path):
+    config, workdir = run
+    model = models.create("wrn", 10, depth=10, width=1)
+    variables = torch_weights.load(workdir / "best.safetensors", model=model, num_classes=10)
+    with evaluate.open_run(config, workdir) as (_, _, variables_of):
+        jax.tree.map(np.testing.assert_array_equal, variables, dict(variables_of("best")()))
