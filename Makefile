@@ -1,6 +1,7 @@
 # make train   a robust classifier of handwritten digits in a few minutes
 # make test    all tests
 # make check   format check, lint, tests
+# make bench   time it against PyTorch, half an hour on two cores; DATA_DIR=... where CIFAR-10 lies
 # make wheel   build the package and install it in an environment of its own
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ TESTS ?=
 PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 BIN := $(VENV)/bin
 
-.PHONY: train test check format wheel clean
+.PHONY: train test check format bench wheel clean
 
 train: $(VENV)/installed
 	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits
@@ -26,6 +27,13 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.evaluate
+	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.memory $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+
 wheel: $(VENV)/installed-test
 	rm -rf dist build
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
@@ -40,6 +48,10 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable ".[bench]"
 	touch $@
 
 clean:
