@@ -10,8 +10,11 @@ import socket
 import sys
 import time
 
+import numpy as np
 import tensorboardX
+from PIL import Image
 
+from jaxrw import histograms
 from jaxrw.errors import RunError, UserError
 
 # Where data lies may change between machines, and how a run is evaluated may change after it; the rest is the run.
@@ -200,17 +203,40 @@ class MetricsLog:
         )
 
     def write(self, kind, *, epoch, step, **values):
-        """One line of a kind (train, validation, evaluation); numbers also go to TensorBoard."""
+        """One line of a kind (train, validation, evaluation); numbers and histograms also go to TensorBoard."""
         line = {"kind": kind, "epoch": epoch, "step": step, **values}
         with _writing(self._path):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
+        prefix = f"{kind}/{values['checkpoint']}" if "checkpoint" in values else kind
         for name, value in values.items():
             if isinstance(value, int | float):
-                self._events.add_scalar(f"{kind}/{name}", value, step)
+                self._events.add_scalar(f"{prefix}/{name}", value, step)
+            elif name in histograms.EDGES:
+                self._write_histogram(f"{prefix}/{name}", value, histograms.EDGES[name], step)
         self._events.flush()
         self.lines.append(line)
+
+    def _write_histogram(self, tag, counts, edges, step):
+        """Counts of fixed bins as TensorBoard's histogram, whose buckets are named by their upper edges."""
+        counts, middles = np.asarray(counts), (edges[:-1] + edges[1:]) / 2
+        sums = {"sum": float(counts @ middles), "sum_squares": float(counts @ middles**2)}
+        self._events.add_histogram_raw(
+            tag,
+            min=edges[0],
+            max=edges[-1],
+            num=int(counts.sum()),
+            bucket_limits=edges[1:].tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=step,
+            **sums,
+        )
+
+    def write_image(self, name, path, *, step):
+        """A PNG file among TensorBoard's images."""
+        with Image.open(path) as image:
+            self._events.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def close(self):
         """Close both files."""

@@ -16,14 +16,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrw.attacks.objectives import is_correct
 from jaxrw.augment import to_pixels
+from jaxrw.histograms import EDGES, margin_counts, weight_counts
 from jaxrw.losses import batch_weights, weighted_cross_entropy
+from jaxrw.margins import probability_margin
 
 AXIS = "devices"
 
 # Weights below this count as "light": a method that gives most examples such a weight hardly trains.
 LIGHT = 0.05
 
-SUMS = ("examples", "loss", "correct", "weight", "light")
+# Sums over examples, by name, with the shape of each.
+SUMS = dict.fromkeys(("examples", "loss", "correct", "weight", "light"), ()) | {
+    name: (len(edges) - 1,) for name, edges in EDGES.items()
+}
 
 
 @flax.struct.dataclass
@@ -87,7 +92,7 @@ def create_state(key, *, model, optimizer, image_shape):
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
-        sums={name: jnp.zeros(()) for name in SUMS},
+        sums={name: jnp.zeros(shape) for name, shape in SUMS.items()},
     )
 
 
@@ -142,7 +147,7 @@ def train_step(
       grad_through_weights: whether weights are differentiated.
 
     Returns:
-      The next state, and a dict of [] sums over the global batch of this step.
+      The next state, and a dict of sums over the global batch of this step, shaped as `SUMS` says.
     """
     chex.assert_rank([images.rows, labels, index], [2, 1, 1])
     augment_key, attack_key = jax.random.split(jax.random.fold_in(key, state.step))
@@ -178,6 +183,8 @@ def train_step(
             "correct": jax.vmap(is_correct)(logits, labels).sum(dtype=jnp.float32),
             "weight": weights.sum(),
             "light": (weights < LIGHT).sum(dtype=jnp.float32),
+            "margins": margin_counts(jax.vmap(probability_margin)(logits, labels)),
+            "weights": weight_counts(weights),
         },
         AXIS,
     )

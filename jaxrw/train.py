@@ -5,6 +5,7 @@ import functools
 import time
 
 import jax
+import numpy as np
 
 from jaxrw import accuracy, checkpoints, experiment, preemption, reweighting, runs, step
 from jaxrw.attacks import pgd_and_kappa, suite
@@ -192,13 +193,15 @@ def _selection_attack(config):
 
 
 def _epoch_values(sums):
-    """Means over an epoch's examples from its sums; accuracy in percent, under the training attack."""
-    sums = {name: float(value) for name, value in sums.items()}
+    """Means over an epoch's examples and its histograms; accuracy in percent, under the training attack."""
+    sums = {name: np.asarray(value).tolist() for name, value in sums.items()}
     return {
         "loss": sums["loss"] / sums["examples"],
         "accuracy": 100 * sums["correct"] / sums["examples"],
         "mean_weight": sums["weight"] / sums["examples"],
         "light_share": sums["light"] / sums["examples"],
+        "margins": sums["margins"],
+        "weights": sums["weights"],
     }
 
 

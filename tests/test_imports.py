@@ -18,6 +18,7 @@ ORDER = (
     "margins",
     "reweighting",
     "losses",
+    "histograms",
     "settings",
     "step",
     "accuracy",

@@ -63,6 +63,11 @@ def test_files_of_a_run(whole):
             assert (line["mean_weight"] == 1) == (line["epoch"] == 0)  # one epoch of warm-up
             assert line["learning_rate"] == pytest.approx(0.1 if line["epoch"] < 2 else 0.01)
             assert 0 <= line["accuracy"] <= 100
+            assert sum(line["margins"]) == sum(line["weights"]) == 64
+            correct = np.sum(line["margins"][20:])  # the upper half of [-1, 1]
+            assert line["accuracy"] == pytest.approx(100 * correct / 64)
+            light = np.sum(line["weights"][:22])  # up to 0.056, the edge of a bin next to 0.05
+            assert line["light_share"] <= light / 64
         else:
             assert set(line) == {"kind", "epoch", "step", "clean", "pgd2"}
 
