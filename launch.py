@@ -1,6 +1,7 @@
 """Adversarial training with instance reweighting, from one command.
 
     python launch.py --config FILE [--workdir DIR] [--mode train|evaluate|report|export] [--config.FIELD=VALUE ...]
+    python launch.py --config configs/sweeps/FILE [--workdir DIR] [--list]
 
 train     (default) train, or go on exactly where DIR stopped; then evaluate the last and the best checkpoint
 evaluate  evaluate a run again: --config FILE --workdir DIR [--checkpoint last|best]
@@ -34,7 +35,7 @@ def main(argv):
             print(__doc__)
         else:
             with preemption.told():
-                _run(values)
+                _run(values, argv)
     except UserError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 2
@@ -50,8 +51,11 @@ def main(argv):
     return 0
 
 
-def _run(values):
+def _run(values, argv):
     """Do what the flags say."""
+    if command_line.is_sweep(values.config):
+        _sweep(values, argv)
+        return
     # Imported late, so that --help and a misspelt flag answer at once.
     from jaxrw import evaluate, export, report, train
 
@@ -70,6 +74,23 @@ def _run(values):
     results = evaluate.run(values.config, workdir, checkpoint=values.checkpoint, parts=parts)
     print(
         f"\n{report.table({pathlib.Path(workdir).name: results})}\n\naccuracies in percent; all of it is in {workdir}"
+    )
+
+
+def _sweep(values, argv):
+    """Run what is missing of a sweep, or print it."""
+    from jaxrw import sweep
+
+    if values.mode == "report":
+        raise UserError("--mode report takes no --config; give --workdir, the directory of all runs")
+    sweep.run(
+        values.config,
+        command_line.config_path(values),
+        values.workdir or "runs",
+        launcher=pathlib.Path(__file__),
+        overrides=command_line.run_overrides(argv),
+        flags=() if values.mode == "train" else (f"--mode={values.mode}",),
+        only_list=values.list,
     )
 
 

@@ -13,7 +13,9 @@ MODES = ("train", "evaluate", "report", "export")
 
 
 def parse(argv):
-    """Flags of a command line as attributes: config (None or a ConfigDict), workdir, mode, checkpoint, help.
+    """Flags of a command line as attributes: config (None or a ConfigDict), workdir, mode, checkpoint, list, help.
+
+    The config of a sweep has a section `sweep`; overrides of other fields belong to its runs: `run_overrides`.
 
     Args:
       argv: list of str, the program's name first.
@@ -21,6 +23,7 @@ def parse(argv):
     Raises:
       UserError: whatever is wrong with the flags, the config file or an override, in one line.
     """
+    argv = _check_fields(argv)
     values = flags.FlagValues()
     where = {"flag_values": values}
     # Old flags of the same name would linger in absl's global ones, so a command line has its own.
@@ -28,8 +31,8 @@ def parse(argv):
     flags.DEFINE_string("workdir", None, "Directory of the run; with --mode report, of all runs.", **where)
     flags.DEFINE_enum("mode", "train", MODES, "What to do.", **where)
     flags.DEFINE_string("checkpoint", None, "last, best, or a file of weights.", **where)
+    flags.DEFINE_boolean("list", False, "With a sweep: print its missing runs' commands.", **where)
     flags.DEFINE_boolean("help", False, "Say how this is used.", short_name="h", **where)
-    _check_fields(argv)
     try:
         rest = values(argv)
     except flags.IllegalFlagValueError as error:
@@ -40,23 +43,42 @@ def parse(argv):
         raise UserError(f"{rest[1]!r} is no flag; fields are set as --config.FIELD=VALUE")
     if values.checkpoint and values.mode not in ("evaluate", "export"):
         raise UserError(f"--checkpoint is for --mode evaluate and export; --mode is {values.mode}")
+    if values.list and not is_sweep(values.config):
+        raise UserError("--list is for a sweep, as --config configs/sweeps/table1.py")
     return values
+
+
+def is_sweep(config):
+    """Whether a config is that of a sweep; `config` may be None."""
+    return config is not None and "sweep" in config
+
+
+def run_overrides(argv):
+    """Flags of a sweep's command line that set fields of its runs."""
+    return [argument for argument in argv if re.match(r"--?(?:no)?config\.(?!sweep\.)", argument)]
+
+
+def config_path(values):
+    """Path of the config file."""
+    return pathlib.Path(config_flags.get_config_filename(values["config"]))
 
 
 def default_workdir(values):
     """Directory below runs/ named after config, method and seed, or after the file of weights that is evaluated."""
     if values.checkpoint not in (None, "last", "best"):
         return f"runs/{pathlib.Path(values.checkpoint).stem}"
-    name = pathlib.Path(config_flags.get_config_filename(values["config"])).stem
-    return f"runs/{name}-{values.config.method.name}-{values.config.seed}"
+    return f"runs/{config_path(values).stem}-{values.config.method.name}-{values.config.seed}"
 
 
 def _check_fields(argv):
-    """Refuse a config file that cannot be used and an override of a field that there is not."""
+    """Refuse a config file that cannot be used and an override of a field that there is not.
+
+    Returns the command line, without what a sweep leaves to its runs.
+    """
     overridden = [match[1] for match in map(re.compile(r"--?(?:no)?config\.([^=]+)").match, argv) if match]
     path = next((path for path in _config_paths(argv)), None)
     if path is None:
-        return
+        return argv
     values = flags.FlagValues()
     alone = [argv[0], f"--config={path}"]
     config_flags.DEFINE_config_file("config", sys_argv=alone, flag_values=values)
@@ -69,10 +91,15 @@ def _check_fields(argv):
         ) from error
     except Exception as error:  # a config file is a program: anything can happen in it
         raise UserError(f"--config {path}: {type(error).__name__}: {_one_line(error)}") from error
+    if any(field.startswith("sweep.") for field in fields):
+        left = set(run_overrides(argv))
+        argv = [argument for argument in argv if argument not in left]
+        overridden = [field for field in overridden if field.startswith("sweep.")]
     for field in overridden:
         if field not in fields:
             near = difflib.get_close_matches(field, fields, n=1, cutoff=0)
             raise UserError(f"--config.{field}: there is no such field; did you mean {near[0]}?")
+    return argv
 
 
 def _config_paths(argv):

@@ -30,6 +30,7 @@ ORDER = (
     "train",
     "evaluate",
     "export",
+    "sweep",
     "report",
 )
 ROOT = pathlib.Path(jaxrw.__file__).parent

@@ -1,0 +1,26 @@
+"""Every field of a sweep, once. A sweep is a list of runs: config files x variants x seeds.
+
+    python launch.py --config configs/sweeps/table1.py                       run what is missing
+    python launch.py --config configs/sweeps/table1.py --list                print one command a run, for a queue
+
+`--config.FIELD=VALUE` with a field of configs/base.py goes to every run; `--config.sweep.seeds=(0,1,2)` is the sweep's.
+"""
+
+from ml_collections import ConfigDict
+
+METHODS = ("standard", "gairat", "ewat", "wmmr", "mail", "ours_wmmr", "ours_mail")
+
+
+def get_config():
+    """A sweep without runs; locked, so that a misspelt field raises."""
+    config = ConfigDict()
+    config.sweep = ConfigDict()
+    config.sweep.configs = ()  # config files, relative to the file of the sweep
+    config.sweep.variants = ()  # what a run changes in them, shaped as a config: {"method": {"tau": 3.0}}
+    config.sweep.seeds = (0, 1, 2, 3, 4)  # of every variant; all of the first are run before the second
+    return config.lock()
+
+
+def methods(*names):
+    """Variants that differ by their method alone."""
+    return tuple({"method": {"name": name}} for name in names)

@@ -1,0 +1,206 @@
+"""Sweeps: many runs from one file, each a process of its own; what is missing is run, what is done is skipped."""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+import re
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+from tqdm import tqdm
+
+from jaxrw import command_line, preemption, runs, settings
+from jaxrw.errors import RunError, Stopped, UserError
+
+# A run that was told to stop saves first; after so many seconds it is ended.
+_PATIENCE = 60
+
+# Statuses of a run that was asked to stop: its own, Ctrl-C's, and those of a process that had no time to answer.
+_STOPPED = (preemption.STATUS, 130, -signal.SIGINT, -signal.SIGTERM)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a sweep: its name, where it goes, and the flags that make it."""
+
+    name: str
+    workdir: pathlib.Path
+    flags: tuple[str, ...]
+    config: object = dataclasses.field(compare=False)  # the resolved ConfigDict
+
+    def command(self, launcher):
+        """What to type for this run alone."""
+        return shlex.join(["python", str(_relative(launcher)), *self.flags])
+
+
+def run(config, path, workdir, *, launcher, overrides=(), flags=(), only_list=False):
+    """Run what is missing of a sweep, one after the other, and go on after a failure.
+
+    A run is a process of its own: memory, compiled programs and a crash stay in it, and it is exactly the command
+    that `only_list` prints for a queue.
+
+    Args:
+      config: the sweep's ConfigDict, see configs/sweeps/base.py.
+      path: its file; the config files it names lie relative to it.
+      workdir: directory below which every run gets its own.
+      launcher: path of launch.py.
+      overrides: flags of fields that every run gets.
+      flags: further flags of every run, as "--mode=evaluate".
+      only_list: print the missing runs' commands and run none.
+
+    Raises:
+      UserError: the sweep or one of its configs is not usable; nothing is run then.
+      RunError: runs failed; all others were run.
+      Stopped: asked to stop; the run at work has been told so too, and waited for.
+    """
+    everything = create(config, path, workdir, overrides=overrides, flags=flags)
+    missing = [item for item in everything if not is_done(item)]
+    if only_list:
+        for item in missing:
+            print(item.command(launcher))
+        return
+    print(f"{len(everything)} runs below {workdir}, {len(everything) - len(missing)} of them done")
+    failed = _run_all(missing, everything, launcher)
+    done = f"{len(everything) - len(failed)} of {len(everything)} runs are done"
+    if failed:
+        names = "; ".join(f"{item.name} (status {status})" for item, status in failed.items())
+        raise RunError(f"{done}; {len(failed)} failed: {names}; the same command tries them again")
+    print(f"{done}; tables and figures: --mode report --workdir {workdir}")
+
+
+def create(config, path, workdir, *, overrides=(), flags=()):
+    """Runs of a sweep in their order: config files within variants within seeds; arguments as `run`.
+
+    A run's directory is named after its config file, its method, what else differs from the file, and its seed, so
+    that two sweeps share the runs that they have in common.
+
+    Raises:
+      UserError: no runs, a field that no config has, or a value that no run could use.
+    """
+    fields = config.sweep
+    for name in ("configs", "variants", "seeds"):
+        if not fields[name]:
+            raise UserError(f"sweep.{name} is empty in {path}; see configs/sweeps/base.py")
+    created = {}
+    for seed, variant, file in itertools.product(fields.seeds, fields.variants, fields.configs):
+        item = _create_run(
+            _relative(pathlib.Path(path).parent / file), variant, seed, workdir, overrides, flags
+        )
+        if item.workdir in created:
+            raise UserError(f"sweep.variants in {path} has {item.name} twice")
+        created[item.workdir] = item
+    return list(created.values())
+
+
+def _relative(path):
+    """Path as a person here would type it."""
+    path = pathlib.Path(os.path.relpath(path))
+    return path.resolve() if path.parts[:2] == ("..", "..") else path
+
+
+def _create_run(file, variant, seed, workdir, overrides, flags):
+    """One run, its config resolved and checked as launch.py would."""
+    plain = _parse([f"--config={file}"])
+    changed = {
+        field: value
+        for field, value in runs.flatten(variant).items()
+        if field == "method.name" or _get(plain, field) != value
+    }
+    arguments = [f"--config={file}", *(f"--config.{field}={value}" for field, value in changed.items())]
+    arguments += [f"--config.seed={seed}", *overrides]
+    resolved = _parse(arguments)
+    settings.check(resolved, num_devices=1)
+    method = resolved.method.name
+    others = [f"{field.split('.')[-1]}_{value}" for field, value in changed.items() if field != "method.name"]
+    name = f"{file.stem}/{re.sub(r'[^A-Za-z0-9_.-]+', '_', '-'.join([method, *others]))}-{seed}"
+    directory = pathlib.Path(workdir) / name
+    return Run(name, directory, (*arguments, *flags, f"--workdir={directory}"), resolved)
+
+
+def _parse(arguments):
+    """The ConfigDict of a command line."""
+    return command_line.parse(["launch.py", *arguments]).config
+
+
+def _get(config, field):
+    """Value of a dotted field, None where there is none: the command line will say so."""
+    return runs.flatten(config.to_dict()).get(field)
+
+
+def is_done(item):
+    """Whether results.json holds all that a run is to measure, of this very config trained to its end."""
+    results = runs.read_results(item.workdir)
+    try:
+        wanted, found = runs.as_json(item.config), results["config"]
+        attacks = wanted["evaluation"].pop("attacks")
+        found = {**found, "evaluation": {**found["evaluation"]}}
+        for config in (wanted, found):
+            config["evaluation"].pop("attacks", None)
+            config["dataset"] = {**config["dataset"], "data_dir": None}
+        checkpoints = results["checkpoints"]
+        return (
+            wanted == found
+            and checkpoints["last"]["epoch"] + 1 == item.config.optim.num_epochs
+            and all(
+                c["accuracy"][attack] is not None for c in checkpoints.values() if c for attack in attacks
+            )
+        )
+    except (KeyError, TypeError, AttributeError):  # not written by a run, or by an older one
+        return False
+
+
+def _run_all(missing, everything, launcher):
+    """Run them; the statuses of those that failed, by run."""
+    failed, seconds = {}, {}
+    for number, item in enumerate(missing):
+        left = _seconds_left(missing[number:], everything, seconds)
+        about = f", about {tqdm.format_interval(left)} left" if left is not None else ""
+        print(
+            f"\nrun {number + 1} of {len(missing)}: {item.name}  ({len(failed)} failed{about})\n"
+            f"  {item.command(launcher)}",
+            flush=True,
+        )
+        began = time.monotonic()
+        status = _status([sys.executable, launcher, *item.flags])
+        if status in _STOPPED:
+            raise Stopped(f"stopped in {item.name}; the same command goes on from what has been saved")
+        if status:
+            failed[item] = status
+            print(f"{item.name} failed with status {status}", file=sys.stderr, flush=True)
+        else:
+            seconds[item] = time.monotonic() - began
+    return failed
+
+
+def _status(command):
+    """Status of a process; it is told to stop, and waited for, when this one is."""
+    child = subprocess.Popen(command)
+    try:
+        return child.wait()
+    except BaseException:  # Ctrl-C or SIGTERM: nothing is left behind
+        child.terminate()
+        try:
+            child.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        raise
+
+
+def _seconds_left(missing, everything, seconds):
+    """Time that the missing runs will take, from those of the same config file that are done; None: nobody knows."""
+    known = dict(seconds)
+    for item in everything:
+        if item not in known and is_done(item):
+            known[item] = runs.read_results(item.workdir).get("train_seconds", 0)
+    if not known:
+        return None
+    by_config = {}
+    for item, value in known.items():
+        by_config.setdefault(item.flags[0], []).append(value)
+    overall = statistics.mean(known.values())
+    return sum(statistics.mean(by_config.get(item.flags[0], [overall])) for item in missing)

@@ -1,0 +1,219 @@
+"""Sweeps: which runs they are, what is skipped, and how they go on and stop."""
+
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from ml_collections import ConfigDict
+
+import launch
+from jaxrw import command_line, sweep
+from jaxrw.errors import RunError, UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+TABLES = sorted((ROOT / "configs" / "sweeps").glob("table*.py"))
+
+# Stands for launch.py: writes what a run leaves, says that it ran, fails or waits where it is told to.
+LAUNCHER = """
+import json, os, pathlib, sys, time
+from jaxrw import command_line, runs
+values = command_line.parse(sys.argv)
+workdir, config = pathlib.Path(values.workdir), values.config
+with open("ran", "a") as file:
+    print(values.workdir, file=file)
+if (workdir.name in os.environ.get("FAILING", "").split()):
+    sys.exit(3)
+if os.environ.get("WAITING"):
+    pathlib.Path("waiting").touch()
+    time.sleep(60)
+workdir.mkdir(parents=True)
+checkpoint = {"epoch": config.optim.num_epochs - 1, "accuracy": dict.fromkeys(config.evaluation.attacks, 50.0)}
+results = {"config": runs.as_json(config), "checkpoints": {"last": checkpoint, "best": None}, "train_seconds": 100}
+runs.write_json(workdir / "results.json", results)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current directory with a launcher that only pretends."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "launcher.py").write_text(LAUNCHER)
+    return tmp_path
+
+
+def config(**fields):
+    return ConfigDict({"sweep": {"configs": ("digits.py",), "variants": VARIANTS, "seeds": (0, 1)} | fields})
+
+
+VARIANTS = ({"method": {"name": "mail"}}, {"method": {"name": "ours_mail", "tau": 3.0}})
+NAMES = [
+    "digits/mail-0",
+    "digits/ours_mail-tau_3.0-0",
+    "digits/mail-1",
+    "digits/ours_mail-tau_3.0-1",
+]
+
+
+def run(config, **settings):
+    sweep.run(config, ROOT / "configs" / "sweep.py", "runs", launcher=pathlib.Path("launcher.py"), **settings)
+
+
+def ran():
+    """What the launcher ran since this was asked last."""
+    path = pathlib.Path("ran")
+    lines = path.read_text().split() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return [line.removeprefix("runs/") for line in lines]
+
+
+def test_what_is_missing_is_run_and_what_is_done_is_skipped(here, capsys):
+    run(config())
+    assert ran() == NAMES
+    out = capsys.readouterr().out
+    assert "4 runs below runs, 0 of them done" in out
+    assert "run 2 of 4: digits/ours_mail-tau_3.0-0" in out
+    assert "left)" in out.split("run 2 of 4")[1]
+    run(config(seeds=(0, 1, 2)))
+    assert ran() == ["digits/mail-2", "digits/ours_mail-tau_3.0-2"]
+    run(config())
+    assert ran() == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda results: results["config"]["optim"].update(momentum=0.8),
+        lambda results: results["checkpoints"]["last"]["accuracy"].update(fgsm=None),
+        lambda results: results["checkpoints"]["last"].update(epoch=3),
+        lambda results: results.pop("checkpoints"),
+        lambda results: results.update(config=7),
+    ],
+)
+def test_a_run_of_another_config_or_that_lacks_an_attack_is_not_done(here, damage):
+    run(config(seeds=(0,), variants=VARIANTS[:1]))
+    path = pathlib.Path("runs/digits/mail-0/results.json")
+    results = json.loads(path.read_text())
+    (item,) = sweep.create(config(seeds=(0,), variants=VARIANTS[:1]), ROOT / "configs" / "sweep.py", "runs")
+    assert sweep.is_done(item)
+    damage(results)
+    path.write_text(json.dumps(results))
+    assert not sweep.is_done(item)
+    path.write_text("{")
+    assert not sweep.is_done(item)
+
+
+def test_it_goes_on_after_a_failure_and_says_so(here, monkeypatch):
+    monkeypatch.setenv("FAILING", "mail-0 mail-1")
+    with pytest.raises(
+        RunError, match=r"2 of 4 runs are done; 2 failed: digits/mail-0 \(status 3\); digits/mail-1"
+    ):
+        run(config())
+    assert ran() == NAMES
+    monkeypatch.delenv("FAILING")
+    run(config())
+    assert ran() == ["digits/mail-0", "digits/mail-1"]
+
+
+def test_the_list_is_of_commands_that_make_the_same_runs(here, capsys):
+    overrides = ["--config.optim.num_epochs=3", "--config.evaluation.attacks=('clean', 'pgd20')"]
+    run(config(), overrides=overrides, only_list=True)
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert ran() == []
+    for command, name in zip(commands, NAMES, strict=True):
+        assert command[:2] == ["python", "launcher.py"]
+        values = command_line.parse(command[1:])
+        assert values.workdir == f"runs/{name}"
+        assert (values.config.optim.num_epochs, values.config.evaluation.attacks) == (3, ("clean", "pgd20"))
+        assert values.config.method.name == name.split("/")[1].split("-")[0]
+        assert str(values.config.seed) == name[-1]
+    assert values.config.method.tau == 3
+    subprocess.run([sys.executable, *commands[0][1:]], check=True)
+    ran()
+    run(config(), overrides=overrides)
+    assert ran() == NAMES[1:]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_it_stops_the_run_at_work(here, number):
+    (here / "mine.py").write_text(
+        "from configs.sweeps import base\n\n\ndef get_config():\n    config = base.get_config()\n"
+        f"    config.sweep.configs = ({str(ROOT / 'configs' / 'digits.py')!r},)\n"
+        "    config.sweep.variants = base.methods('mail')\n    return config\n"
+    )
+    program = (
+        "import launch, pathlib, sys; launch.__file__ = 'launcher.py'; "
+        "sys.exit(launch.main(['launch.py', '--config=mine.py']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=os.environ | {"WAITING": "1"}, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 100
+    while not (here / "waiting").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 30  # the launcher would have slept for 60
+    assert process.returncode in (75, 130)
+    assert "the same command goes on from what has been saved" in err
+    assert ran() == ["digits/mail-0"]
+
+
+MISTAKES = {
+    "no runs": ({"variants": ()}, (), "sweep.variants is empty"),
+    "no seeds": ({"seeds": ()}, (), "sweep.seeds is empty"),
+    "a variant twice": ({"variants": VARIANTS[:1] * 2}, (), "has digits/mail-0 twice"),
+    "a field that is none": ({"variants": ({"method": {"tua": 3.0}},)}, (), "did you mean method.tau"),
+    "a value that no run can use": ({"variants": ({"method": {"tau": 1.0}},)}, (), "method.tau is 1.0"),
+    "a config that is not there": ({"configs": ("none.py",)}, (), "cannot be read"),
+    "an override of no field": ({}, ("--config.optim.epochs=3",), "did you mean optim.num_epochs"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_before_anything_is_run(mistake, here):
+    fields, overrides, words = MISTAKES[mistake]
+    with pytest.raises(UserError, match=words):
+        run(config(**fields), overrides=overrides)
+    assert ran() == []
+
+
+def test_mistakes_on_the_command_line(here, capsys):
+    table1 = f"--config={TABLES[0]}"
+    for arguments, words in (
+        ([f"--config={ROOT / 'configs' / 'digits.py'}", "--list"], "--list is for a sweep"),
+        ([table1, "--config.sweep.seed=3"], "did you mean sweep.seeds?"),
+        ([table1, "--config.metod.name=mail"], "did you mean method.name?"),
+        ([table1, "--mode=report"], "takes no --config"),
+    ):
+        assert launch.main(["launch.py", *arguments]) == 2
+        assert words in capsys.readouterr().err
+
+
+# Of five seeds each: methods or settings times networks or data sets, as the tables have rows.
+NUMBERS = {1: 50, 2: 50, 3: 30, 4: 10, 5: 70, 6: 70, 7: 10, 8: 30}
+
+
+def test_the_papers_tables(here, capsys):
+    """Every table's sweep lists its runs; equal runs of two tables are one."""
+    assert len(TABLES) == 8
+    listed = {}
+    for number, path in enumerate(TABLES, start=1):
+        assert launch.main(["launch.py", f"--config={path}", "--config.sweep.seeds=(0,)", "--list"]) == 0
+        listed[number] = set(capsys.readouterr().out.splitlines())
+        assert len(listed[number]) == NUMBERS[number] // 5
+        assert f"{NUMBERS[number]} runs" in path.read_text()
+    assert listed[1] < listed[5]
+    assert listed[2] < listed[6]
+    assert listed[4] == listed[7]
+    assert len(listed[3] & (listed[1] | listed[2])) == len(listed[8] & (listed[1] | listed[2])) == 2
+    assert len(set.union(*listed.values())) == 28 + 4 + 1 + 4
