@@ -74,6 +74,11 @@ def get_config():
     config.evaluation.selection_steps = (
         20  # PGD steps on the validation images that choose the best checkpoint
     )
+    config.evaluation.figure_examples = (
+        1000  # test images that the figures are of, under PGD-20; 0: no figures
+    )
+    # Radii of the curve of robust accuracy, as multiples of evaluation.eps; (): no curve.
+    config.evaluation.figure_eps = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1  # the last epoch and a new best are always saved

@@ -10,7 +10,7 @@ import warnings
 import jax
 import numpy as np
 
-from jaxrw import accuracy, checkpoints, experiment, preemption, runs, step, torch_weights
+from jaxrw import accuracy, checkpoints, experiment, figures, preemption, runs, step, torch_weights
 from jaxrw.attacks import RobustnessWarning, autoattack, suite
 from jaxrw.attacks.resume import StateError
 from jaxrw.augment import to_pixels
@@ -58,13 +58,19 @@ def run(config, workdir, *, checkpoint=None, parts=None):
             name: number and {"epoch": (number - 1) // parts.steps_per_epoch, "step": number}
             for name, number in steps.items()
         }
-        results = _begin_results(config, parts, kept=runs.read_results(workdir), about=about)
+        kept = runs.read_results(workdir)
+        results = _begin_results(config, parts, kept=kept, about=about)
         results["train_seconds"] = round(
             sum(line.get("seconds", 0) for line in runs.read_metrics(workdir)), 1
         )
         names = [name for name in ((checkpoint,) if checkpoint else CHECKPOINTS) if steps[name] is not None]
         _measure(config, parts, workdir, results, {name: variables_of(name) for name in names}, check)
         _log(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)
+        if config.evaluation.figure_examples:
+            shown = names[0]  # the last, unless the best alone is asked for
+            measured = _measure_figures(parts, workdir, results, shown, variables_of(shown))
+            if measured or results != kept:
+                _draw_figures(workdir)
     return results
 
 
@@ -156,6 +162,26 @@ def _measure(config, parts, workdir, results, variables_of, check):
             if attack == suite.AUTOATTACK:
                 _state_path(workdir, name).unlink(missing_ok=True)
     runs.write_json(workdir / "results.json", results)
+
+
+def _measure_figures(parts, workdir, results, name, load):
+    """Measure what the figures of a checkpoint show, unless that is there; whether it was measured."""
+    names = ("eps", "step_size", "batch_size", "figure_examples", "figure_eps")
+    settings = {field: results["config"]["evaluation"][field] for field in names}
+    where = {field: results["checkpoints"][name][field] for field in ("epoch", "step")}
+    what = {"checkpoint": {"name": name, **where}, "settings": settings}
+    if figures.is_measured(workdir / "figures", **what):
+        return False
+    figures.measure(parts, load(), workdir / "figures", **what)
+    return True
+
+
+def _draw_figures(workdir):
+    """Draw them all, and show the examples in TensorBoard."""
+    figures.draw_again(workdir)
+    facts, _ = figures.read(workdir / "figures")
+    with contextlib.closing(runs.MetricsLog(workdir)) as log:
+        log.write_image("examples", workdir / "figures" / "examples.png", step=facts["step"])
 
 
 def _begin_results(config, parts, *, kept, about):

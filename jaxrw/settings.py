@@ -46,6 +46,11 @@ _RANGES = {
     "evaluation.step_size": _STEP_SIZE,
     "evaluation.batch_size": (lambda v: v >= 1, "must be at least 1"),
     "evaluation.selection_steps": (lambda v: v >= 1, "must be at least 1"),
+    "evaluation.figure_examples": (lambda v: v >= 0, "must be 0 (no figures) or more"),
+    "evaluation.figure_eps": (
+        lambda v: all(isinstance(m, int | float) and math.isfinite(m) and m >= 0 for m in v),
+        "must be multiples of evaluation.eps, 0 or more, as in (0, 0.5, 1, 2)",
+    ),
     "checkpoint.every_epochs": (lambda v: v >= 1, "must be at least 1"),
     "checkpoint.every_steps": (lambda v: v is None or v >= 1, "must be at least 1, or None for epochs only"),
 }

@@ -27,6 +27,7 @@ ORDER = (
     "checkpoints",
     "runs",
     "progress",
+    "figures",
     "train",
     "evaluate",
     "export",

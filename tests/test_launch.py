@@ -30,6 +30,7 @@ TINY = [
         "optim.batch_size=16",
         "evaluation.attacks=('clean','pgd20')",
         "evaluation.selection_steps=2",
+        "evaluation.figure_examples=0",
     )
 ]
 

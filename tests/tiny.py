@@ -23,6 +23,7 @@ def config(method="ours_mail", **overrides):
     config.evaluation.attacks = ("clean", "pgd20")
     config.evaluation.selection_steps = 2
     config.evaluation.batch_size = 16
+    config.evaluation.figure_examples = 0
     for field, value in overrides.items():
         *sections, name = field.split("__")
         functools.reduce(getattr, sections, config)[name] = value

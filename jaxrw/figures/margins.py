@@ -1,0 +1,109 @@
+"""Figures 2, 3 and 4 of the paper for one model."""
+
+import jax
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from jaxrw import margins
+from jaxrw.figures import style
+from jaxrw.figures.measure import rate_and_similarity
+
+_KINDS = {"clean": "clean images", "adversarial": "under PGD-20"}
+
+
+def draw_margins(facts, arrays):
+    """Figure 2: true class probability against margin, correct and incorrect examples in two colours."""
+
+    def points(logits, labels):
+        rates, _ = rate_and_similarity(logits, labels)
+        return 1 - rates, np.asarray(jax.vmap(margins.probability_margin)(logits, labels))
+
+    figure, axes = style.create(3.2, columns=2, sharex=True, sharey=True)
+    for axis, kind in zip(axes, _KINDS, strict=True):
+        _scatter(axis, *points(arrays[kind], arrays["labels"]), arrays[kind], arrays["labels"])
+        axis.axhline(0, color=style.GREY, linewidth=0.8)
+        axis.set(
+            xlabel="true class probability $p_y$", title=_KINDS[kind], xlim=(-0.02, 1.02), ylim=(-1.05, 1.05)
+        )
+    axes[0].set_ylabel("margin $m = p_y - \\max_{j \\neq y}\\, p_j$")
+    _legend(axes[1], "lower right")
+    figure.suptitle(f"Equal margins at different probabilities ({_whose(facts)})", fontsize=10.5)
+    return figure
+
+
+def draw_similarity(facts, arrays):
+    """Figure 4: similarity against incorrect rate, with Pearson's r (Eq. 23)."""
+    figure, axes = style.create(3.2, columns=2, sharex=True, sharey=True)
+    for axis, kind in zip(axes, _KINDS, strict=True):
+        points = rate_and_similarity(arrays[kind], arrays["labels"])
+        _scatter(axis, *points, arrays[kind], arrays["labels"])
+        r = facts["r"][kind]
+        words = "not defined" if r is None else f"{r:.3f}"
+        axis.set(xlabel="incorrect rate $1 - p_y$", title=f"{_KINDS[kind]}: r = {words}")
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+    axes[0].set_ylabel("cosine similarity $c$")
+    _legend(axes[1], "lower right")
+    figure.suptitle(f"Similarity follows the incorrect rate ({_whose(facts)})", fontsize=10.5)
+    return figure
+
+
+def draw_distributions(facts, arrays):
+    """Figure 3: predicted distributions of a correct example with low and one with high confidence."""
+    logits, labels = arrays["clean"], arrays["labels"]
+    rates, similarities = rate_and_similarity(logits, labels)
+    correct = np.flatnonzero(logits.argmax(1) == labels)
+    correct = correct if len(correct) else np.arange(len(labels))
+    chosen = correct[rates[correct].argmax()], correct[rates[correct].argmin()]
+    figure, axes = style.create(2.9, columns=2, sharey=True)
+    for axis, example, words in zip(axes, chosen, ("low", "high"), strict=True):
+        p = np.asarray(jax.nn.softmax(logits[example]))
+        bars = axis.bar(np.arange(len(p)), p, color=style.SKY, width=0.8)
+        bars[labels[example]].set(color=style.ORANGE, hatch="///", edgecolor="white")
+        axis.set_title(
+            f"{words} confidence: $p_y$ = {p[labels[example]]:.2f}, c = {similarities[example]:.3f}"
+        )
+        _name_classes(axis, facts["class_names"])
+        axis.grid(visible=False, axis="x")
+    axes[0].set(ylabel="predicted probability", ylim=(0, 1.03))
+    axes[0].legend([bars[labels[chosen[1]]]], ["true class"], loc="upper right")
+    figure.suptitle(f"Two correct examples ({_whose(facts)})", fontsize=10.5)
+    return figure
+
+
+def _name_classes(axis, names):
+    """Names below the bars where they fit."""
+    if len(names) > 12:
+        axis.set_xlabel("class")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return
+    slanted = max(map(len, names)) > 2
+    axis.set_xticks(
+        np.arange(len(names)), names, rotation=40 if slanted else 0, ha="right" if slanted else "center"
+    )
+    axis.set_xlabel("" if slanted else "class")
+
+
+def _scatter(axis, x, y, logits, labels):
+    """Correct examples as circles, incorrect ones as crosses; in an SVG too they are pixels, for its size."""
+    correct = logits.argmax(1) == labels
+    common = {"rasterized": True, "s": 12, "linewidths": 0.8}
+    axis.scatter(
+        x[correct],
+        y[correct],
+        marker="o",
+        facecolors="none",
+        edgecolors=style.BLUE,
+        label="correct",
+        **common,
+    )
+    axis.scatter(x[~correct], y[~correct], marker="x", color=style.ORANGE, label="incorrect", **common)
+
+
+def _legend(axis, where):
+    """The legend, its marks not as faint as the points."""
+    axis.legend(loc=where, markerscale=1.5)
+
+
+def _whose(facts):
+    """Which model and how many images."""
+    return f"{facts['name']} model, epoch {facts['epoch'] + 1}, {facts['num_examples']:,} test images"

@@ -1,0 +1,79 @@
+"""What the attack does to images, and what is left of the accuracy as its radius grows."""
+
+import numpy as np
+
+from jaxrw.figures import style
+
+
+def draw_examples(facts, arrays):
+    """Clean images, their adversarial images, and the perturbation magnified, each with its prediction."""
+    clean, adversarial = arrays["images"] / np.float32(255), arrays["adversarial_images"]
+    eps, chosen = facts["settings"]["eps"] or 1 / 255, arrays["chosen"]
+    # From -eps..eps to 0..1: grey is no change.
+    perturbations = 0.5 + (adversarial - clean) / (2 * eps)
+    predictions = {row: arrays[row][chosen].argmax(1) for row in ("clean", "adversarial")}
+    figure, axes = style.create(3.35, rows=3, columns=len(chosen), squeeze=False)
+    for column, label in enumerate(arrays["labels"][chosen]):
+        for row, images in enumerate((clean, adversarial, np.clip(perturbations, 0, 1))):
+            _show(axes[row, column], images[column])
+        for row, name in enumerate(predictions):
+            _tell(axes[row, column], predictions[name][column], label, facts["class_names"])
+    rows = ("clean", f"PGD-{facts['num_steps']}", f"change\nx {1 / (2 * eps):.3g}")
+    for axis, name in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(name)
+    figure.suptitle(f"Predictions at eps = {style.eps_words(eps)}; orange where wrong", fontsize=10.5)
+    return figure
+
+
+def draw_curve(facts, autoattack):
+    """Robust accuracy under PGD-20 against eps with 95 % intervals; None without a curve.
+
+    Args:
+      facts: what `measure` has kept.
+      autoattack: accuracy in percent under AutoAttack at the evaluation's eps; None: not run.
+    """
+    if not facts["curve"]:
+        return None
+    eps, accuracy = np.array(sorted(facts["curve"])).T
+    low, high = wilson(accuracy / 100, facts["num_examples"])
+    figure, axis = style.create(3.3)
+    axis.fill_between(255 * eps, 100 * low, 100 * high, color=style.BLUE, alpha=0.18, linewidth=0)
+    axis.plot(255 * eps, accuracy, "o-", color=style.BLUE, label=f"PGD-{facts['num_steps']}, 95 % interval")
+    at = 255 * facts["settings"]["eps"]
+    axis.axvline(at, color=style.GREY, linestyle=":", linewidth=1, label="eps of the evaluation")
+    if autoattack is not None:
+        axis.plot(at, autoattack, "*", markersize=11, color=style.ORANGE, label="AutoAttack, all test images")
+    else:
+        axis.plot([], [], " ", label="AutoAttack: not run")
+    axis.axhline(
+        100 / len(facts["class_names"]), color=style.GREY, linewidth=0.8, linestyle="--", label="chance"
+    )
+    axis.set(xlabel="radius eps (1/255 of the pixel range)", ylabel="robust accuracy (%)", ylim=(0, 100))
+    axis.set_xlim(0, None)
+    axis.legend(loc="upper right")
+    examples = f"{facts['name']} model, {facts['num_examples']:,} test images"
+    axis.set_title(f"Robust accuracy against the radius of the attack ({examples})")
+    return figure
+
+
+def wilson(share, size, z=1.96):
+    """Bounds of Wilson's interval for a share in [0, 1] of `size` draws; arrays of the shape of `share`."""
+    middle = (share + z**2 / (2 * size)) / (1 + z**2 / size)
+    half = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
+    return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
+
+
+def _show(axis, image):
+    """One image without axes, grey ones in grey."""
+    axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.set(xticks=(), yticks=())
+    axis.grid(visible=False)
+    for side in axis.spines.values():
+        side.set_visible(False)
+
+
+def _tell(axis, prediction, label, names):
+    """The predicted class above an image, orange and with the true one where it is wrong."""
+    wrong = prediction != label
+    words = f"{names[prediction]}\nnot {names[label]}" if wrong else names[prediction]
+    axis.set_title(words, fontsize=7.5, color=style.ORANGE if wrong else "black", pad=3)
