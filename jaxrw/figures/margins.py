@@ -58,9 +58,9 @@ def draw_distributions(facts, arrays):
     for axis, example, words in zip(axes, chosen, ("low", "high"), strict=True):
         p = np.asarray(jax.nn.softmax(logits[example]))
         bars = axis.bar(np.arange(len(p)), p, color=style.SKY, width=0.8)
-        bars[labels[example]].set(color=style.ORANGE, hatch="///", edgecolor="white")
+        bars[labels[example]].set_color(style.ORANGE)
         axis.set_title(
-            f"{words} confidence: $p_y$ = {p[labels[example]]:.2f}, c = {similarities[example]:.3f}"
+            f"{words} confidence: $p_y$ = {p[labels[example]]:.3f}, $c$ = {similarities[example]:.3f}"
         )
         _name_classes(axis, facts["class_names"])
         axis.grid(visible=False, axis="x")

@@ -57,7 +57,7 @@ def draw_weights(lines, config):
         shares = np.array([line[name] for line in train]).T
         shares = np.where(shares > 0, shares / np.maximum(shares.sum(0), 1), np.nan)
         epochs = np.arange(len(train) + 1) + train[0]["epoch"] + 0.5
-        image = axis.pcolormesh(epochs, edges, shares, cmap=style.COLORMAP, norm=LogNorm(1e-4, 1))
+        image = axis.pcolormesh(epochs, edges, shares, cmap=style.COLORMAP, norm=LogNorm(1e-3, 1))
         axis.set(xlabel="epoch", title=name)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(visible=False)

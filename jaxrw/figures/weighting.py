@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
 
 from jaxrw import reweighting
 from jaxrw.figures import style
@@ -32,7 +34,7 @@ def draw(method, *, num_classes, num_steps, resolution=240):
     fields = {
         name: method[name] for name in ("tau", "similarity", "beta", "gamma", "alpha", "multiplier", "lam")
     }
-    figure, axes = style.create(5.1, rows=2, columns=3)
+    figure, axes = style.create(4.7, rows=2, columns=3)
     for axis, name in zip(axes.flat, _TITLES, strict=True):
         weighting = reweighting.create(name, num_steps=num_steps, **fields)
         if name == "gairat":
@@ -67,13 +69,15 @@ def _draw_simplex(figure, axis, weighting, num_classes, resolution):
     image = axis.imshow(
         weights, origin="lower", extent=(0, 1, 0, 1), cmap=style.COLORMAP, norm=norm, interpolation="nearest"
     )
-    axis.plot([0, 0.5], [0, 0.5], "--", color="white", linewidth=1.6)
-    axis.plot([0, 0.5], [0, 0.5], "--", color="black", linewidth=0.8)
-    axis.annotate("correct", (0.62, 0.08), fontsize=7.5, color="white")
-    axis.annotate("wrong", (0.03, 0.62), fontsize=7.5, color="black", rotation=0)
+    outlined = [patheffects.withStroke(linewidth=2, foreground="white")]
+    axis.plot([0, 0.5], [0, 0.5], "--", color="black", linewidth=1, path_effects=outlined)
+    for words, where in (("correct", (0.5, 0.2)), ("wrong", (0.22, 0.55))):
+        axis.text(*where, words, ha="center", fontsize=7.5, path_effects=outlined)
     axis.set(xlabel="$p_y$", ylabel="$p_2$", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     axis.grid(visible=False)
-    figure.colorbar(image, ax=axis, shrink=0.82, extend="min" if low < high / 1e4 else "neither")
+    bar = figure.colorbar(image, ax=axis, fraction=0.046, extend="min" if low < high / 1e4 else "neither")
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if high < 10 * low else "")
 
 
 def _draw_steps(axis, weighting, num_classes, num_steps):
@@ -83,6 +87,8 @@ def _draw_steps(axis, weighting, num_classes, num_steps):
     weights = jax.vmap(weighting.weight, (None, None, 0))(logits, jnp.int32(0), kappa)
     axis.bar(np.asarray(kappa), np.asarray(weights), color=style.BLUE)
     axis.set(xlabel="attack steps withstood, $\\kappa$", ylabel="weight")
+    axis.set_box_aspect(1)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _constants(name, method):
