@@ -1,7 +1,7 @@
 """All figures of a run, drawn from what it has kept: data.npz, data.json, metrics.jsonl."""
 
 from jaxrw import runs
-from jaxrw.figures import margins, measure, robustness, style, training, weighting
+from jaxrw.figures import margins, measurement, robustness, style, training, weighting
 
 # Names of the files without their endings, in the order a page shows them, with what they show.
 FIGURES = {
@@ -25,7 +25,7 @@ def draw(directory, *, config, lines, results):
       lines: dicts of metrics.jsonl.
       results: content of results.json.
     """
-    facts, arrays = measure.read(directory)
+    facts, arrays = measurement.read(directory)
     best = results["checkpoints"].get("best")
     num_classes = len(facts["class_names"])
     autoattack = results["checkpoints"][facts["name"]]["accuracy"]["aa"]

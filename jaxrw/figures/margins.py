@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxrw import margins
 from jaxrw.figures import style
-from jaxrw.figures.measure import rate_and_similarity
+from jaxrw.figures.measurement import rate_and_similarity
 
 _KINDS = {"clean": "clean images", "adversarial": "under PGD-20"}
 

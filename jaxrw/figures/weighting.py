@@ -51,7 +51,7 @@ def weights_on_simplex(weighting, *, num_classes, resolution):
     grid = (np.arange(resolution) + 0.5) / resolution
     p_y, p_2 = np.meshgrid(grid, grid)
     rest = (1 - p_y - p_2) / (num_classes - 2)
-    possible = (rest >= 0) & (rest <= p_2)
+    possible = (rest > -1e-9) & (rest < p_2 + 1e-9)
     # What is not possible is computed all the same, from anything, and thrown away.
     others = np.broadcast_to(np.where(possible, rest, 1)[..., None], (*rest.shape, num_classes - 2))
     logits = jnp.log(jnp.concatenate([np.stack([p_y, p_2], -1), np.maximum(others, 1e-12)], -1))

@@ -1,12 +1,8 @@
-"""Results of runs as tables."""
+"""Results of single runs as a table for the terminal."""
 
-import pathlib
-
-from jaxrw import runs
 from jaxrw.attacks.suite import ATTACKS
-from jaxrw.errors import UserError
 
-_TITLES = {
+TITLES = {
     "clean": "Clean",
     "fgsm": "FGSM",
     "pgd20": "PGD-20",
@@ -20,31 +16,13 @@ _TITLES = {
 _TEXT = 2
 
 
-def run(workdir):
-    """Table in Markdown of every results.json below `workdir`, a row a checkpoint, accuracies in percent.
-
-    Raises:
-      UserError: there is none.
-    """
-    found = sorted(pathlib.Path(workdir).glob("**/results.json"))
-    results = {path.parent: runs.read_results(path.parent) for path in found}
-    readable = {
-        str(path.relative_to(workdir)): content
-        for path, content in results.items()
-        if content and content.get("schema") == 1
-    }
-    if not readable:
-        raise UserError(f"--workdir {workdir} has no results.json below it; train or evaluate first")
-    return table(readable)
-
-
 def table(results):
     """Markdown table of results by run; "not run" stands where an attack was not run.
 
     Args:
       results: dict from a run's name to the content of its results.json.
     """
-    rows = [("run", "method", "checkpoint", "epoch", "images", *(_TITLES[name] for name in ATTACKS))]
+    rows = [("run", "method", "checkpoint", "epoch", "images", *(TITLES[name] for name in ATTACKS))]
     for run_name, content in results.items():
         for name, checkpoint in content["checkpoints"].items():
             if checkpoint:

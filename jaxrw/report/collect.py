@@ -1,0 +1,220 @@
+"""Reading runs: every results.json below a directory, each either usable or left out with a reason."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+
+from jaxrw import reweighting, runs
+from jaxrw.attacks.suite import ATTACKS
+
+SCHEMA = 1
+CHECKPOINTS = ("last", "best")
+
+# No results.json of a run comes near it; reading more would only fill the memory.
+_MAX_BYTES = 20_000_000
+
+# Fields that change no number of a run: where data lies, how it is batched, drawn and saved.
+_WITHOUT_EFFECT = (
+    "dataset.data_dir",
+    "evaluation.attacks",
+    "evaluation.batch_size",
+    "evaluation.figure_",
+    "checkpoint.",
+)
+
+
+# Fields of `method` that a method's numbers depend on; the warm-up and the gradient of all but Standard's.
+_CONSTANTS = {
+    "standard": (),
+    "gairat": ("lam",),
+    "ewat": (),
+    "wmmr": ("alpha", "multiplier"),
+    "mail": ("beta", "gamma", "multiplier"),
+    "ours_wmmr": ("tau", "similarity", "multiplier"),
+    "ours_mail": ("tau", "similarity", "beta", "gamma", "multiplier"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something about the runs that a reader has to know, in one line."""
+
+    path: str
+    words: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a report needs of one run."""
+
+    path: str  # relative to the directory of all runs
+    config: dict  # flat: dotted names
+    checkpoints: dict  # "last", "best" -> {"epoch", "num_examples", "accuracy"}; those that were evaluated
+    content: dict
+
+    @property
+    def setting(self):
+        """Fields that decide a number, without the method and the seed."""
+        ignored = (*_WITHOUT_EFFECT, "method.")
+        return {name: v for name, v in self.config.items() if name != "seed" and not name.startswith(ignored)}
+
+    @property
+    def constants(self):
+        """Fields of `method` that this run's method depends on: Standard has no tau."""
+        method = self.config["method.name"]
+        always = () if method == "standard" else ("warmup_epochs", "grad_through_weights")
+        return {name: self.config.get(f"method.{name}") for name in (*_CONSTANTS[method], *always)}
+
+    @property
+    def identity(self):
+        """All that decides its numbers, as one string."""
+        parts = [self.setting, self.config["method.name"], self.constants, self.config["seed"]]
+        return json.dumps(parts, sort_keys=True)
+
+
+def collect(workdir):
+    """Usable runs below `workdir` in the order of their paths, and problems: (list of Run, list of Problem)."""
+    found, problems = [], []
+    for directory, below, files in sorted(os.walk(workdir)):
+        below.sort()
+        path = os.path.relpath(directory, workdir)
+        try:
+            if "results.json" in files:
+                found.append(_read(pathlib.Path(directory), path, "config.json" in files))
+            elif "config.json" in files:
+                problems.append(Problem(path, "has no results.json: not finished, or not evaluated yet"))
+        except _UnusableError as error:
+            problems.append(Problem(path, f"left out: {error}"))
+    return _without_duplicates(found, problems), problems
+
+
+class _UnusableError(Exception):
+    """Why a file is left out."""
+
+
+def _read(directory, path, has_config):
+    """A run from its results.json, checked."""
+    content = _load(directory / "results.json")
+    if "schema" not in content:
+        raise _UnusableError("results.json has no schema, so no run of jaxrw has written it")
+    if content["schema"] != SCHEMA:
+        raise _UnusableError(
+            f"results.json has schema {content['schema']!r:.40}; this version reads {SCHEMA}"
+        )
+    config = runs.flatten(_get(content, "config", dict))
+    _check_config(config)
+    checkpoints = _get(content, "checkpoints", dict)
+    if not set(CHECKPOINTS) & set(checkpoints):
+        raise _UnusableError("checkpoints has neither last nor best")
+    checked = {
+        name: _check(checkpoints[name], name) for name in CHECKPOINTS if checkpoints.get(name) is not None
+    }
+    if not checked:
+        raise _UnusableError("checkpoints are all null: nothing was evaluated")
+    if "last" in checked and checked["last"]["epoch"] + 1 < config["optim.num_epochs"]:
+        epochs = f"{checked['last']['epoch'] + 1} of {config['optim.num_epochs']} epochs"
+        raise _UnusableError(f"its training is not finished: {epochs}")
+    if has_config:
+        _check_same(config, _load(directory / "config.json"))
+    return Run(path, config, checked, content)
+
+
+def _load(path):
+    """A JSON object, whatever may be in the file."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise _UnusableError(f"{path.name} is larger than {_MAX_BYTES:,} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _UnusableError(f"{path.name} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise _UnusableError(f"{path.name} is damaged: {str(error) or type(error).__name__:.80}") from error
+    if not isinstance(content, dict):
+        raise _UnusableError(f"{path.name} holds a {type(content).__name__}, not an object")
+    return content
+
+
+def _get(content, name, kind, where=""):
+    """A value of a kind, its absence and any other kind told."""
+    if name not in content:
+        raise _UnusableError(f"{where}{name} is missing")
+    value = content[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise _UnusableError(f"{where}{name} is {value!r:.40}; must be of type {kind.__name__}")
+    return value
+
+
+def _check_config(config):
+    """Refuse a config without the fields that runs are told apart by."""
+    for name in ("dataset.name", "model.name", "method.name"):
+        _get(config, name, str, "config.")
+    for name in ("seed", "optim.num_epochs"):
+        _get(config, name, int, "config.")
+    if config["method.name"] not in reweighting.METHODS:
+        raise _UnusableError(f"config.method.name is {config['method.name']!r:.40}; no such method is known")
+
+
+def _check(checkpoint, name):
+    """Epoch, number of images and accuracies of a checkpoint; null where an attack was not run."""
+    where = f"checkpoints.{name}"
+    if not isinstance(checkpoint, dict):
+        raise _UnusableError(f"{where} is {checkpoint!r:.40}; must be an object or null")
+    accuracy = _get(checkpoint, "accuracy", dict, f"{where}.")
+    for attack in ATTACKS:
+        value = accuracy.get(attack)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not (number and 0 <= value <= 100):
+            raise _UnusableError(
+                f"{where}.accuracy.{attack} is {value!r:.40}; must be a percentage in 0..100 or null"
+            )
+    epoch, size = (_get(checkpoint, field, int, f"{where}.") for field in ("epoch", "num_examples"))
+    if epoch < 0 or size < 1:
+        raise _UnusableError(f"{where} has epoch {epoch} and num_examples {size}")
+    return {
+        "epoch": epoch,
+        "num_examples": size,
+        "accuracy": {attack: accuracy.get(attack) for attack in ATTACKS},
+    }
+
+
+def _check_same(config, other):
+    """Refuse a run whose two files tell of two configs."""
+    other = runs.flatten(other)
+    for field in sorted(config.keys() | other.keys()):
+        same = config.get(field) == other.get(field)
+        if not same and not field.startswith(("evaluation.", *_WITHOUT_EFFECT)):
+            raise _UnusableError(
+                f"results.json and config.json contradict each other: {field} is {config.get(field)!r:.40} and "
+                f"{other.get(field)!r:.40}"
+            )
+
+
+def _without_duplicates(found, problems):
+    """Runs without those of the same config and seed as another; the one with more accuracies is kept."""
+    kept = {}
+    for run in found:
+        first = kept.setdefault(run.identity, run)
+        if first is run:
+            continue
+        better, other = (run, first) if _count(run) > _count(first) else (first, run)
+        kept[run.identity] = better
+        words = f"left out: same config and seed as {better.path}"
+        problems.append(Problem(other.path, f"{words}{_difference(better, other)}"))
+    return sorted(kept.values(), key=lambda run: run.path)
+
+
+def _count(run):
+    """How many accuracies a run has."""
+    return sum(value is not None for c in run.checkpoints.values() for value in c["accuracy"].values())
+
+
+def _difference(run, other):
+    """The first accuracy in which two runs of the same config and seed differ."""
+    for name in run.checkpoints.keys() & other.checkpoints.keys():
+        for attack in ATTACKS:
+            values = [r.checkpoints[name]["accuracy"][attack] for r in (run, other)]
+            if None not in values and values[0] != values[1]:
+                return f", but {attack} of {name} is {values[0]:.2f} there and {values[1]:.2f} here"
+    return ""

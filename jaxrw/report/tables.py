@@ -1,0 +1,155 @@
+"""Tables in the paper's form, as data: every writer shows the same cells."""
+
+import dataclasses
+
+from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
+from jaxrw.report import published
+from jaxrw.report.groups import BASES, NAMES, Setting, checkpoints_of, mean_and_deviation
+
+DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+MODELS = {"resnet18": "ResNet-18", "wrn34_10": "WRN-34-10"}
+
+
+@dataclasses.dataclass
+class Cell:
+    """Accuracy of one row under one attack; `values` is empty where it was not run."""
+
+    attack: str
+    values: dict  # seed -> percent
+    published: tuple | None = None  # mean and deviation
+    missing: tuple = ()  # seeds that other cells of the table have
+    best: bool = False
+    improved: bool = False  # margin reweighting raised it
+
+    @property
+    def mean(self):
+        """Mean over the seeds, None where it was not run."""
+        return mean_and_deviation(self.values.values())[0] if self.values else None
+
+    @property
+    def deviation(self):
+        """Sample deviation over the seeds, None for fewer than two."""
+        return mean_and_deviation(self.values.values())[1] if self.values else None
+
+    @property
+    def difference(self):
+        """Measured minus published mean, None where one of them is not there."""
+        return None if self.mean is None or self.published is None else self.mean - self.published[0]
+
+
+@dataclasses.dataclass
+class Row:
+    """A method, or one of its constants, with a cell for each column."""
+
+    label: str
+    cells: list[Cell]
+    base: str | None = None  # label of the row whose margin it reweights
+
+
+@dataclasses.dataclass
+class Table:
+    """Rows and columns with what a caption says."""
+
+    title: str
+    setting: Setting
+    checkpoint: str
+    attacks: tuple
+    rows: list[Row]
+    number: int | None = None  # the paper's
+    notes: tuple = ()
+
+
+def all_runs(setting, checkpoint):
+    """Every group of a setting under every attack that any of them has, and AutoAttack."""
+    attacks = [a for a in ATTACKS if a == AUTOATTACK or any(g.values(checkpoint, a) for g in setting.groups)]
+    rows = []
+    for group in setting.groups:
+        cells = [Cell(attack, group.values(checkpoint, attack)) for attack in attacks]
+        rows.append(Row(setting.label(group), cells, _base(setting, group)))
+    return _mark(Table(f"All runs, {checkpoint} checkpoint", setting, checkpoint, tuple(attacks), rows))
+
+
+def of_paper(setting):
+    """The paper's tables of a setting's data set and network of which anything was measured, paper's numbers beside."""
+    found = published.blocks(setting.config["dataset.name"], setting.config["model.name"])
+    tables = [_of_block(setting, block) for block in found]
+    return [table for table in tables if any(cell.values for row in table.rows for cell in row.cells)]
+
+
+def create(setting):
+    """All tables of a setting."""
+    return [all_runs(setting, name) for name in checkpoints_of(setting)] + of_paper(setting)
+
+
+def _of_block(setting, block):
+    """One block of a table of the paper, filled with what was measured here."""
+    columns = {attack for row in block["rows"] for attack in row["accuracy"]}
+    # The paper's Tables 3 and 4 have no AutoAttack; no robust accuracy is shown without it.
+    attacks = tuple(attack for attack in ATTACKS if attack in columns or attack == AUTOATTACK)
+    rows, notes = [], []
+    for published_row in block["rows"]:
+        groups = _matching(setting, published_row)
+        if len(groups) > 1:
+            labels = "; ".join(setting.label(group) for group in groups)
+            notes.append(f"{_label(block, published_row)} is left empty, since several fit: {labels}")
+        cells = [
+            Cell(
+                attack,
+                groups[0].values(block["checkpoint"], attack) if len(groups) == 1 else {},
+                tuple(published_row["accuracy"][attack]) if attack in published_row["accuracy"] else None,
+            )
+            for attack in attacks
+        ]
+        base = (
+            NAMES.get(BASES.get(published_row["method"]))
+            if len({r["method"] for r in block["rows"]}) > 1
+            else None
+        )
+        rows.append(Row(_label(block, published_row), cells, base))
+    names = MODELS[block["model"]], DATASETS[block["dataset"]]
+    title = f"Table {block['table']}: {names[0]} on {names[1]}, {block['checkpoint']} checkpoint"
+    return _mark(Table(title, setting, block["checkpoint"], attacks, rows, block["table"], tuple(notes)))
+
+
+def _matching(setting, row):
+    """Groups of a setting that are a published row's method with the paper's constants."""
+    tau, similarity = row.get("tau", 0), row.get("similarity", True)
+    return [
+        group
+        for group in setting.groups
+        if group.method == row["method"] and group.is_papers(tau=tau, similarity=similarity)
+    ]
+
+
+def _label(block, row):
+    """What a row of the paper is called."""
+    if len({r["method"] for r in block["rows"]}) > 1:
+        return NAMES[row["method"]]
+    if len({r["tau"] for r in block["rows"]}) > 1:
+        return f"tau = {row['tau']}"
+    return "with similarity" if row["similarity"] else "without similarity"
+
+
+def _base(setting, group):
+    """Label of the group that differs from one of ours by the reweighting of the margin alone."""
+    base = BASES.get(group.method)
+    for other in setting.groups:
+        shared = group.constants.keys() & other.constants.keys()
+        if other.method == base and all(group.constants[name] == other.constants[name] for name in shared):
+            return setting.label(other)
+    return None
+
+
+def _mark(table):
+    """Enter what is best in each column, where reweighting raised a mean, as printed, and which seeds lack."""
+    rows = {row.label: row for row in table.rows}
+    for column in range(len(table.attacks)):
+        cells = [row.cells[column] for row in table.rows]
+        means = [round(cell.mean, 2) for cell in cells if cell.values]
+        for row, cell in zip(table.rows, cells, strict=True):
+            cell.missing = tuple(sorted(set(table.setting.seeds) - set(cell.values))) if cell.values else ()
+            cell.best = len(means) > 1 and bool(cell.values) and round(cell.mean, 2) == max(means)
+            base = rows.get(row.base)
+            if base and cell.values and base.cells[column].values:
+                cell.improved = round(cell.mean, 2) > round(base.cells[column].mean, 2)
+    return table

@@ -1,0 +1,88 @@
+"""What the paper says that its method does, as differences between rows, measured and published."""
+
+import dataclasses
+
+from jaxrw.report.groups import NAMES, mean_and_deviation
+from jaxrw.report.tables import Table
+from jaxrw.report.terminal import TITLES
+
+# (words, minuend, subtrahend, attack); rows by the labels of the paper's tables.
+_OF_METHODS = (
+    ("MAIL against Standard", "MAIL", "Standard", "pgd100"),
+    ("MAIL against Standard", "MAIL", "Standard", "aa"),
+    ("Ours+MAIL against MAIL", "Ours+MAIL", "MAIL", "pgd100"),
+    ("Ours+MAIL against MAIL", "Ours+MAIL", "MAIL", "aa"),
+    ("WMMR against Standard", "WMMR", "Standard", "pgd100"),
+    ("WMMR against Standard", "WMMR", "Standard", "aa"),
+    ("Ours+WMMR against WMMR", "Ours+WMMR", "WMMR", "pgd100"),
+    ("Ours+WMMR against WMMR", "Ours+WMMR", "WMMR", "aa"),
+    ("GAIRAT against Standard", "GAIRAT", "Standard", "pgd100"),
+    ("GAIRAT against Standard", "GAIRAT", "Standard", "aa"),
+    ("EWAT against Standard", "EWAT", "Standard", "aa"),
+)
+_OF_CONSTANTS = (
+    ("larger tau", "tau = 4", "tau = 2", "pgd100"),
+    ("larger tau", "tau = 4", "tau = 2", "aa"),
+    ("larger tau", "tau = 3", "tau = 2", "pgd100"),
+    ("larger tau", "tau = 3", "tau = 2", "aa"),
+    ("with against without similarity", "with similarity", "without similarity", "pgd100"),
+    ("with against without similarity", "with similarity", "without similarity", "aa"),
+)
+assert {name for _, *rows, _ in _OF_METHODS for name in rows} <= set(NAMES.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Trend:
+    """A difference of two rows in percentage points."""
+
+    words: str
+    table: Table
+    attack: str
+    published: float
+    measured: float | None  # mean over the seeds that both rows have
+    error: float | None  # standard error of that mean; None for fewer than two seeds
+    num_seeds: int
+
+    @property
+    def verdict(self):
+        """Whether the difference has the published sign, as far as the seeds can tell."""
+        if self.measured is None:
+            return "not measured"
+        if self.error is not None and abs(self.measured) <= 2 * self.error:
+            return "not told apart from 0"
+        same = (self.measured > 0) == (self.published > 0) and self.measured != 0
+        return ("appears" if same else "does not appear") + (", one seed" if self.error is None else "")
+
+
+def create(tables):
+    """Trends that the paper's tables among `tables` allow to measure, in their order."""
+    trends = []
+    for table in tables:
+        rows = {row.label: row for row in table.rows}
+        for words, first, second, attack in (*_OF_METHODS, *_OF_CONSTANTS):
+            if table.number and attack in table.attacks and first in rows and second in rows:
+                column = table.attacks.index(attack)
+                cells = rows[first].cells[column], rows[second].cells[column]
+                if all(cell.published for cell in cells) and all(cell.values for cell in cells):
+                    trends.append(_trend(f"{words}{_which(first, second)}", table, attack, *cells))
+    return trends
+
+
+def _which(first, second):
+    """The two values of tau."""
+    return f" ({first.split()[-1]} against {second.split()[-1]})" if first.startswith("tau") else ""
+
+
+def _trend(words, table, attack, cell, other):
+    """The difference of two cells, seed by seed: runs of one seed share their data's order and first weights."""
+    shared = cell.values.keys() & other.values.keys()
+    differences = [cell.values[seed] - other.values[seed] for seed in shared]
+    mean, deviation = mean_and_deviation(differences) if differences else (cell.mean - other.mean, None)
+    error = None if deviation is None else deviation / len(differences) ** 0.5
+    published = cell.published[0] - other.published[0]
+    return Trend(words, table, attack, published, mean, error, len(differences))
+
+
+def title(attack):
+    """An attack as tables write it."""
+    return TITLES[attack]

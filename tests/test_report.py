@@ -1,0 +1,382 @@
+"""Reports from made-up results.json files: every number of a table by hand, every unusable file named."""
+
+import copy
+import csv
+import json
+import pathlib
+import re
+
+import pytest
+from PIL import Image
+
+import launch
+from configs import digits, resnet18_c10
+from jaxrw import report, runs
+from jaxrw.attacks.suite import ATTACKS
+from jaxrw.errors import UserError
+from jaxrw.report import collect, published, write
+
+
+def put(root, name, *, config=resnet18_c10, seed=0, method="mail", last=(), best=None, **fields):
+    """A run with accuracies by attack, its config changed by fields as `method__tau=3.0`."""
+    config = config.get_config()
+    config.seed, config.method.name = seed, method
+    for field, value in fields.items():
+        section, field = field.split("__")
+        config[section][field] = value
+    epoch = config.optim.num_epochs - 1
+    checkpoints = {
+        kind: accuracy
+        if accuracy is None
+        else {
+            "epoch": epoch,
+            "step": 9,
+            "num_examples": 10_000,
+            "accuracy": dict.fromkeys(ATTACKS) | dict(accuracy),
+        }
+        for kind, accuracy in (("last", last), ("best", best))
+    }
+    content = {"schema": 1, "config": runs.as_json(config), "train_seconds": 1.0, "checkpoints": checkpoints}
+    (root / name).mkdir(parents=True)
+    runs.write_json(root / name / "results.json", content)
+    return content
+
+
+@pytest.fixture
+def three_seeds(tmp_path):
+    """MAIL and Ours+MAIL with three and two seeds; AutoAttack on some; Standard once, without AutoAttack."""
+    mail = ({"pgd100": 50.0, "aa": 40.0}, {"pgd100": 52.0, "aa": 41.0}, {"pgd100": 54.0})
+    ours = ({"pgd100": 53.0, "aa": 39.0}, {"pgd100": 53.5, "aa": 39.5})
+    for seed, accuracy in enumerate(mail):
+        put(tmp_path, f"mail-{seed}", seed=seed, last=accuracy)
+    for seed, accuracy in enumerate(ours):
+        put(tmp_path, f"ours-{seed}", seed=seed, method="ours_mail", last=accuracy)
+    put(tmp_path, "standard-0", method="standard", last={"pgd100": 48.0, "clean": 85.0})
+    return tmp_path
+
+
+def cells(workdir):
+    """Lines of report.csv of Table 1, by row and attack."""
+    with (workdir / "report" / "report.csv").open() as file:
+        return {(line["row"], line["attack"]): line for line in csv.DictReader(file) if line["table"] == "1"}
+
+
+def test_every_number_of_a_table(three_seeds):
+    """50, 52, 54: mean 52, sample deviation 2; 53, 53.5: 53.25 and 1/sqrt(8); 40, 41: 40.5 and 1/sqrt(2)."""
+    report.run(three_seeds)
+    found = cells(three_seeds)
+    by_hand = {
+        # row, attack: mean, deviation, seeds, missing, best, improved, paper, difference
+        ("MAIL", "pgd100"): (52, 2, "0 1 2", "", 0, 0, 56.66, -4.66),
+        ("Ours+MAIL", "pgd100"): (53.25, 0.353553, "0 1", "2", 1, 1, 57.96, -4.71),
+        ("Standard", "pgd100"): (48, None, "0", "1 2", 0, 0, 48.86, -0.86),
+        ("MAIL", "aa"): (40.5, 0.707107, "0 1", "2", 1, 0, 45.22, -4.72),
+        ("Ours+MAIL", "aa"): (39.25, 0.353553, "0 1", "2", 0, 0, 44.78, -5.53),
+        ("Standard", "aa"): (None, None, "", "", 0, 0, 46.38, None),
+        ("Standard", "clean"): (85, None, "0", "1 2", 0, 0, 85.69, -0.69),
+        ("WMMR", "pgd100"): (None, None, "", "", 0, 0, 49.60, None),
+    }
+    for (row, attack), (
+        mean,
+        deviation,
+        seeds,
+        missing,
+        best,
+        improved,
+        paper,
+        difference,
+    ) in by_hand.items():
+        line = found[row, attack]
+        numbers = {"mean": mean, "deviation": deviation, "paper_mean": paper, "difference": difference}
+        for name, value in numbers.items():
+            got = float(line[name]) if line[name] else None
+            assert got == (value if value is None else pytest.approx(value, abs=1e-5)), (row, attack, name)
+        assert (line["seeds"], line["missing_seeds"]) == (seeds, missing), (row, attack)
+        assert (int(line["best"]), int(line["improved"])) == (best, improved), (row, attack)
+        assert (line["num_seeds"], line["num_examples"]) == (str(len(seeds.split())), "10000")
+
+
+def test_markdown_latex_and_html_show_the_same(three_seeds):
+    report.run(three_seeds)
+    text = (three_seeds / "report" / "report.md").read_text()
+    assert "### Table 1: ResNet-18 on CIFAR-10, last checkpoint" in text
+    line = next(line for line in text.split("Table 1: ")[1].splitlines() if line.startswith("| Ours+MAIL"))
+    assert "**53.25 ± 0.35** ↑ n=2‡<br>paper 57.96 ± 0.13 (-4.71)" in line
+    assert "⚠ not run<br>paper 46.38 ± 0.26" in text
+    assert (
+        "‡ Seeds missing: Standard: seeds 1, 2 of Clean, PGD-100; MAIL: seed 2 of AA; Ours+MAIL: seed 2 of"
+        in text
+    )
+    assert "⚠ AutoAttack was not run for every row" in text
+    assert "The paper's settings." in text
+    tex = (three_seeds / "report" / "report.tex").read_text()
+    assert r"\textbf{53.25 $\pm$ 0.35}$\uparrow$$\ddagger$" in tex
+    assert tex.count(r"\toprule") == tex.count(r"\bottomrule") == tex.count(r"\begin{tabular}") > 1
+    page = (three_seeds / "report" / "report.html").read_text()
+    for part in ("<b>53.25 ± 0.35</b>", "paper 57.96 ± 0.13 (-4.71)", "⚠ not run", "n=2‡"):
+        assert part in page
+
+
+def test_trends_are_differences_seed_by_seed(three_seeds):
+    """Ours+MAIL - MAIL, PGD-100: 3 and 1.5, mean 2.25, standard error 0.75; within 2 of them it would be noise."""
+    report.run(three_seeds)
+    text = (three_seeds / "report" / "report.md").read_text()
+    trends = text.split("### The paper's trends")[1]
+    assert "| Ours+MAIL against MAIL | Table 1 | PGD-100 | +1.30 | +2.25 ± 0.75 | 2 | appears |" in trends
+    # AutoAttack: -1 and -1.5, mean -1.25, standard error 0.25; the paper's 44.78 - 45.22.
+    assert "| Ours+MAIL against MAIL | Table 1 | AA | -0.44 | -1.25 ± 0.25 | 2 | appears |" in trends
+    assert "| MAIL against Standard | Table 1 | PGD-100 | +7.80 | +2.00 | 1 | appears, one seed |" in trends
+    assert "GAIRAT" not in trends
+
+
+def test_the_papers_other_tables(tmp_path):
+    """tau and similarity choose the row; beta = -0.5 is none of the paper's; Tables 3 and 4 get a column AA."""
+    from configs import wrn_c10
+
+    for name, fields in {
+        "two": {},
+        "three": {"method__tau": 3.0},
+        "without": {"method__similarity": False},
+        "printed": {"method__beta": -0.5},
+    }.items():
+        put(
+            tmp_path,
+            name,
+            config=wrn_c10,
+            method="ours_mail",
+            last={"cw_pgd": 50.0},
+            best={"clean": 80.0},
+            **fields,
+        )
+    report.run(tmp_path)
+    with (tmp_path / "report" / "report.csv").open() as file:
+        lines = [line for line in csv.DictReader(file) if line["mean"]]
+    found = {
+        (line["table"], line["row"], line["attack"], line["paper_mean"]) for line in lines if line["table"]
+    }
+    assert found == {
+        ("1", "Ours+MAIL", "cw_pgd", "51.55"),
+        ("3", "tau = 2", "cw_pgd", "51.55"),
+        ("3", "tau = 3", "cw_pgd", "50.65"),
+        ("4", "with similarity", "cw_pgd", "51.55"),
+        ("4", "without similarity", "cw_pgd", "51.07"),
+        ("5", "Ours+MAIL", "clean", "86.45"),
+        ("7", "with similarity", "cw_pgd", "51.55"),
+        ("7", "without similarity", "cw_pgd", "51.07"),
+        ("7", "with similarity", "clean", "86.45"),
+        ("7", "without similarity", "clean", "86.27"),
+    }
+    rows = {line["row"] for line in lines if not line["table"]}
+    assert rows == {
+        "Ours+MAIL",
+        "Ours+MAIL, tau 3",
+        "Ours+MAIL, without similarity",
+        "Ours+MAIL, beta -0.5",
+    }
+    text = (tmp_path / "report" / "report.md").read_text()
+    table3 = text.split("### Table 3")[1].split("###")[0]
+    assert "| AA |" in table3
+    assert table3.count("⚠ not run") == 3
+
+
+def test_published_numbers():
+    """All 352 of the eight tables; some by hand from the paper's text."""
+    found = published.load()["blocks"]
+    assert sum(len(row["accuracy"]) for block in found for row in block["rows"]) == 352
+    rows = {
+        (
+            b["table"],
+            b["dataset"],
+            b["model"],
+            b["checkpoint"],
+            r["method"],
+            r.get("tau"),
+            r.get("similarity"),
+        ): r
+        for b in found
+        for r in b["rows"]
+    }
+    assert len({key[0] for key in rows}) == 8
+    for key, attack, value in (
+        ((1, "cifar10", "wrn34_10", "last", "standard", None, None), "aa", [46.82, 0.38]),
+        ((2, "cifar100", "resnet18", "last", "ours_mail", 3, True), "apgd_ce", [30.46, 0.17]),
+        ((5, "cifar10", "wrn34_10", "best", "gairat", None, None), "cw_pgd", [45.85, 2.48]),
+        ((7, "cifar10", "wrn34_10", "best", "ours_mail", 2, False), "pgd100", [61.35, 0.17]),
+        ((8, "cifar100", "resnet18", "last", "ours_mail", 4, True), "aa", [21.83, 0.05]),
+    ):
+        assert rows[key]["accuracy"][attack] == value
+
+
+def damaged(change):
+    """results.json of a good run after a change of its content."""
+
+    def make(content):
+        content = copy.deepcopy(content)
+        result = change(content)
+        return json.dumps(content if result is None else result)
+
+    return make
+
+
+def at(*path, value):
+    """A change that sets one value."""
+
+    def change(content):
+        for name in path[:-1]:
+            content = content[name]
+        content[path[-1]] = value
+
+    return damaged(change)
+
+
+UNUSABLE = {
+    "no JSON": (lambda content: "{", "results.json is damaged"),
+    "empty": (lambda content: "", "results.json is damaged"),
+    "no text": (lambda content: b"\xff\xfe\x00", "results.json is damaged"),
+    "deep": (lambda content: "[" * 200_000, "results.json is damaged"),
+    "a list": (lambda content: "[]", "holds a list, not an object"),
+    "of another program": (lambda content: '{"loss": 1}', "has no schema"),
+    "another schema": (at("schema", value=2), "has schema 2; this version reads 1"),
+    "without config": (damaged(lambda content: content.pop("config") and None), "config is missing"),
+    "config that is none": (at("config", value=[1]), "config is [1]; must be of type dict"),
+    "empty config": (
+        damaged(lambda content: {**content, "config": {}}),
+        "config.dataset.name is missing",
+    ),
+    "seed of text": (at("config", "seed", value="x"), "config.seed is 'x'; must be of type int"),
+    "seed of truth": (at("config", "seed", value=True), "config.seed is True"),
+    "no method": (at("config", "method", value={}), "config.method.name is missing"),
+    "unknown method": (at("config", "method", "name", value="mart"), "'mart'; no such method is known"),
+    "no checkpoints": (at("checkpoints", value={}), "checkpoints has neither last nor best"),
+    "all null": (at("checkpoints", value={"last": None, "best": None}), "checkpoints are all null"),
+    "a checkpoint of text": (at("checkpoints", "last", value="x"), "checkpoints.last is 'x'"),
+    "no accuracy": (at("checkpoints", "last", value={"epoch": 1}), "checkpoints.last.accuracy is missing"),
+    "NaN": (at("checkpoints", "last", "accuracy", "pgd20", value=float("nan")), "last.accuracy.pgd20 is nan"),
+    "infinite": (at("checkpoints", "last", "accuracy", "aa", value=float("inf")), "last.accuracy.aa is inf"),
+    "above 100": (at("checkpoints", "last", "accuracy", "aa", value=101), "must be a percentage in 0..100"),
+    "text": (at("checkpoints", "last", "accuracy", "aa", value="44"), "last.accuracy.aa is '44'"),
+    "no images": (at("checkpoints", "last", "num_examples", value=0), "num_examples 0"),
+    "not finished": (at("checkpoints", "last", "epoch", value=4), "not finished: 5 of 120 epochs"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_unusable_file_is_named_and_left_out(name, tmp_path, capsys):
+    make, words = UNUSABLE[name]
+    content = put(tmp_path, "good", last={"pgd20": 50.0})
+    (tmp_path / "bad").mkdir()
+    text = make(content)
+    (tmp_path / "bad" / "results.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    found, (problem,) = collect.collect(tmp_path)
+    assert [run.path for run in found] == ["good"]
+    assert problem.path == "bad"
+    assert "left out: " in problem.words
+    assert words in problem.words
+    assert launch.main(["launch.py", "--mode=report", f"--workdir={tmp_path}"]) == 0
+    out, err = capsys.readouterr()
+    assert "bad: left out" in out
+    assert err == ""
+    (tmp_path / "good" / "results.json").unlink()
+    with pytest.raises(UserError, match="no usable"):
+        report.run(tmp_path)
+
+
+def test_duplicates_conflicts_and_missing_runs_are_named(tmp_path):
+    put(tmp_path, "a", last={"pgd20": 50.0, "aa": 40.0})
+    put(tmp_path, "b", last={"pgd20": 51.0})  # same config and seed, less measured, and another number
+    put(tmp_path, "c", seed=1, last={"pgd20": 50.0})
+    put(tmp_path, "d", seed=1, last={"pgd20": 50.0}, method__tau=4.0)  # MAIL has no tau
+    put(tmp_path, "e", seed=2, last={"pgd20": 50.0}, optim__learning_rate=0.02)
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "config.json").write_text("{}")
+    content = put(tmp_path, "g", seed=3, last={"pgd20": 50.0})
+    content["config"]["seed"] = 4
+    runs.write_json(tmp_path / "g" / "config.json", content["config"])
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    told = dict(re.findall(r"- `(\w)`: (.*)", text))
+    assert told == {
+        "b": "left out: same config and seed as a, but pgd20 of last is 50.00 there and 51.00 here",
+        "d": "left out: same config and seed as c",
+        "e": "conflicts with a in optim.learning\\_rate (0.01 and 0.02): they are kept apart",
+        "f": "has no results.json: not finished, or not evaluated yet",
+        "g": "left out: results.json and config.json contradict each other: seed is 3 and 4",
+    }
+    assert text.count("\n## ResNet-18 on CIFAR-10") == 2
+    assert "Not the paper's settings" in text
+
+
+def test_what_fits_a_row_of_the_paper_twice_is_left_empty(tmp_path):
+    put(tmp_path, "a", last={"pgd100": 50.0})
+    put(tmp_path, "b", last={"pgd100": 51.0}, method__warmup_epochs=60)
+    put(tmp_path, "c", method="standard", last={"pgd100": 48.0})
+    report.run(tmp_path)
+    assert cells(tmp_path)["MAIL", "pgd100"]["mean"] == ""
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert (
+        "MAIL is left empty, since several fit: MAIL, warmup\\_epochs 60; MAIL, warmup\\_epochs 75." in text
+    )
+
+
+def test_a_data_set_that_the_paper_does_not_know(tmp_path):
+    put(tmp_path, "a", config=digits, last={"clean": 99.0, "aa": 80.0})
+    report.run(tmp_path)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "ResNet-18 (depth 10, width 16) on digits" in page
+    assert "paper" not in page.split("</style>")[1].replace("paper&#39;s", "")
+
+
+def test_names_and_values_are_escaped(tmp_path):
+    hostile = "<script>alert(1)</script>"
+    put(tmp_path, "<img src=x onerror=alert(1)>", last={"pgd20": 50.0}, dataset__name=hostile)
+    put(tmp_path, "=1+1|`x`", seed=1, method="standard", last={"pgd20": 50.0}, dataset__name="=cmd")
+    (tmp_path / "<b>bad").mkdir()
+    (tmp_path / "<b>bad" / "results.json").write_text("{")
+    report.run(tmp_path)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "<b>bad" not in page
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "'=cmd" in (tmp_path / "report" / "report.csv").read_text()
+
+
+def test_pictures_are_in_the_page_and_linked_from_markdown(tmp_path):
+    put(tmp_path / "runs", "a", last={"pgd20": 50.0})
+    figures = tmp_path / "runs" / "a" / "figures"
+    figures.mkdir()
+    Image.new("RGB", (8, 8), "red").save(figures / "learning_curves.png")
+    (figures / "weights.png").write_text("<script>no picture</script>")
+    facts = {"name": "last", "r": {"clean": 0.5, "adversarial": 0.75}}
+    (figures / "data.json").write_text(json.dumps(facts))
+    report.run(tmp_path / "runs", tmp_path / "elsewhere")
+    page = (tmp_path / "elsewhere" / "report.html").read_text()
+    assert page.count("<img ") == page.count('src="data:image/png;base64,iVBOR') == 1
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    text = (tmp_path / "elsewhere" / "report.md").read_text()
+    (link,) = re.findall(r"\]\(<(.*)>\)", text)
+    assert (tmp_path / "elsewhere" / link).resolve() == figures / "learning_curves.png"
+    assert "| MAIL | last | 0.500 | 0.750 | 1 |" in text
+    assert "The paper: 0.98 for WRN-34-10 on CIFAR-10 with Standard adversarial training." in text
+    (figures / "data.json").write_text('{"name": "last", "r": {"clean": null, "adversarial": 2}}')
+    report.run(tmp_path / "runs")
+    assert "Eq. 23" not in (tmp_path / "runs" / "report" / "report.md").read_text()
+
+
+def test_a_report_that_cannot_be_written(tmp_path, capsys):
+    put(tmp_path, "a", last={"pgd20": 50.0})
+    (tmp_path / "report").write_text("in the way")
+    assert launch.main(["launch.py", "--mode=report", f"--workdir={tmp_path}"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_tex_has_no_character_that_tex_takes_for_more():
+    assert write._tex("50% & a_b #1 ±") == r"50\% \& a\_b \#1 $\pm$"
+
+
+def test_the_page_is_in_the_package():
+    folder = pathlib.Path(report.__file__).parent
+    assert (folder / "page.html").is_file()
+    assert (folder / "published.json").is_file()
