@@ -63,7 +63,7 @@ def test_what_is_kept_is_what_evaluation_measures(parts, state, workdir):
     images, labels = accuracy.replicated(parts.dataset.test)
     key = step.replicate(parts.evaluation_key)
     for name, kind, place in (("clean", "clean", 0), ("pgd20", "adversarial", 2)):
-        counter = accuracy.create(parts.model, suite.create(name, eps=0.1, step_size=0.025))
+        counter = accuracy.create(parts.evaluation_model, suite.create(name, eps=0.1, step_size=0.025))
         expected = accuracy.measure(counter, state.variables, key, images, labels, batch_size=30)
         assert 100 * (arrays[kind].argmax(1) == arrays["labels"]).mean() == pytest.approx(expected)
         assert facts["curve"][place][1] == pytest.approx(expected)

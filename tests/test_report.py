@@ -248,6 +248,7 @@ UNUSABLE = {
     "no method": (at("config", "method", value={}), "config.method.name is missing"),
     "unknown method": (at("config", "method", "name", value="mart"), "'mart'; no such method is known"),
     "no checkpoints": (at("checkpoints", value={}), "checkpoints has neither last nor best"),
+    "weights from elsewhere": (at("checkpoints", value={"file": {}}), "trained elsewhere, by no method"),
     "all null": (at("checkpoints", value={"last": None, "best": None}), "checkpoints are all null"),
     "a checkpoint of text": (at("checkpoints", "last", value="x"), "checkpoints.last is 'x'"),
     "no accuracy": (at("checkpoints", "last", value={"epoch": 1}), "checkpoints.last.accuracy is missing"),

@@ -99,8 +99,10 @@ def _create_attack(parts, variables, size, settings):
     """Function of eps -> logits [N, K] and pixels [N, H, W, C] of the first test images under PGD."""
     key, test = jax.device_get(parts.evaluation_key), parts.dataset.test
     batch_size = min(settings["batch_size"], size)
-    logits_fn = step.logits_function(parts.model, variables)
-    predict = jax.jit(lambda variables, images: step.logits_function(parts.model, variables)(images))
+    logits_fn = step.logits_function(parts.evaluation_model, variables)
+    predict = jax.jit(
+        lambda variables, images: step.logits_function(parts.evaluation_model, variables)(images)
+    )
 
     def run(eps):
         # A smaller radius in steps as much smaller, so that the curve is of one attack.

@@ -103,9 +103,12 @@ def _read(directory, path, has_config):
         raise _UnusableError(
             f"results.json has schema {content['schema']!r:.40}; this version reads {SCHEMA}"
         )
-    config = runs.flatten(_get(content, "config", dict))
+    config, checkpoints = runs.flatten(_get(content, "config", dict)), _get(content, "checkpoints", dict)
+    if "file" in checkpoints:
+        raise _UnusableError(
+            "of weights that were trained elsewhere, by no method and with no seed known here"
+        )
     _check_config(config)
-    checkpoints = _get(content, "checkpoints", dict)
     if not set(CHECKPOINTS) & set(checkpoints):
         raise _UnusableError("checkpoints has neither last nor best")
     checked = {
