@@ -65,7 +65,7 @@ def peak(arguments):
     stages["training steps"] = _peak()
     test = parts.dataset.test
     images, labels = accuracy.replicated(test)
-    variables, key = step.replicate((jax.jit(parts.create_state)().variables, jax.random.key(0)))
+    variables, key = step.replicate((parts.create_state().variables, jax.random.key(0)))
     # As many steps as an attack has, the memory is that of one.
     counter = accuracy.create(parts.evaluation_model, suite.create("pgd2", eps=8 / 255, step_size=2 / 255))
     accuracy.measure(counter, variables, key, images, labels[:500], batch_size=500)

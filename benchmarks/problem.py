@@ -34,7 +34,7 @@ def create(config):
     """Experiment on a stand-in of two batches, its first variables, and a batch of images in [0, 1] and labels."""
     batch = config.optim.batch_size
     parts = experiment.assemble(config, stand_in(2 * batch))
-    variables = jax.jit(parts.create_state)().variables
+    variables = parts.create_state().variables
     split = parts.dataset.train
     return parts, variables, to_pixels(jnp.array(split.images[:batch])), jnp.array(split.labels[:batch])
 
@@ -61,7 +61,7 @@ def _step_and_arguments(config, parts):
     """The shipped step, and a state, key, images, labels and indices for it."""
     images, labels = accuracy.replicated(parts.dataset.train)
     index = step.shard(np.arange(config.optim.batch_size, dtype=np.int32))
-    state, key = step.replicate((jax.jit(parts.create_state)(), parts.step_key))
+    state, key = step.replicate((parts.create_state(), parts.step_key))
     return train.create_step(config, parts), state, key, images, labels, index
 
 

@@ -1,6 +1,7 @@
 """What a config stands for: data, model and optimiser, put together once for training and for evaluation."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -33,12 +34,14 @@ class Experiment:
 
     def create_state(self):
         """State before the first step."""
-        return step.create_state(
-            self.init_key,
+        # Compiled: run one by one, the hundred operations of the initialisation take seconds to load.
+        create = functools.partial(
+            step.create_state,
             model=self.model,
             optimizer=self.optimizer,
             image_shape=self.dataset.test.images.shape[1:],
         )
+        return jax.jit(create)(self.init_key)
 
 
 def create(config):
