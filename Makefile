@@ -2,15 +2,19 @@
 # make test    all tests
 # make check   format check, lint, tests
 # make bench   time it against PyTorch, half an hour on two cores; DATA_DIR=... where CIFAR-10 lies
+# make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 24 programs
+# make bench-scaling  the same on 1 to 256 chips
 # make wheel   build the package and install it in an environment of its own
 
 PYTHON ?= python3
 VENV ?= .venv
+TPU_VENV ?= .venv-tpu
+BENCH ?=
 TESTS ?=
 PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 BIN := $(VENV)/bin
 
-.PHONY: train test check format bench wheel clean
+.PHONY: train test check format bench wheel clean bench-tpu bench-scaling
 
 train: $(VENV)/installed
 	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits
@@ -34,6 +38,17 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.memory $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
+bench-tpu: $(TPU_VENV)/installed
+	$(TPU_VENV)/bin/python -m benchmarks.tpu_compile $(BENCH)
+
+bench-scaling: $(TPU_VENV)/installed
+	$(TPU_VENV)/bin/python -m benchmarks.scaling --plot docs/figures/scaling $(BENCH)
+
+$(TPU_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(TPU_VENV)
+	$(TPU_VENV)/bin/pip install --quiet --editable ".[tpu]"
+	touch $@
+
 wheel: $(VENV)/installed-test
 	rm -rf dist build
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
@@ -55,4 +70,4 @@ $(VENV)/installed-bench: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv312 build dist *.egg-info
+	rm -rf $(VENV) $(TPU_VENV) .venv312 build dist *.egg-info
