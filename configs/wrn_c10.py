@@ -2,8 +2,8 @@
 
     python launch.py --config configs/wrn_c10.py
 
-Time, computed: 120 epochs of 49,000 images, 23 passes of 13.3 GFLOP an image, are 1.8 EFLOP: 0.7 to 1.2 hours on four TPU
-v5e, from the program compiled for them (docs/performance.md). No accelerator was at hand to measure it.
+Time, computed: 120 epochs of 49,000 images, 23 passes of 13.3 GFLOP an image, are 1.8 EFLOP: 0.7 to 1.2 hours on four
+TPU v5e, from the program compiled for them (docs/performance.md). No accelerator was at hand to measure it.
 Expected in the paper (last model, 5 seeds): clean 86.48, PGD-100 60.56, CW-PGD 51.55, AutoAttack 48.92.
 """
 
