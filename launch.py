@@ -23,6 +23,16 @@ from jaxrw.errors import RunError, Stopped, UserError
 
 
 def main(argv):
+    """Run one command line; returns the exit status, see `_status`."""
+    status = _status(argv)
+    if status and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        from jaxrw import hosts
+
+        hosts.leave(status)
+    return status
+
+
+def _status(argv):
     """Run one command line; returns the exit status.
 
     0; 2 for a user's mistake; 1 for a run that cannot go on; 75 for one that was asked to stop and has saved where it
@@ -42,6 +52,9 @@ def main(argv):
     except RunError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # what the environment does at a place where nobody expected it
+        print(f"launch.py: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except Stopped as stopped:
         print(f"launch.py: {stopped}", file=sys.stderr)
         return preemption.STATUS
@@ -57,7 +70,7 @@ def _run(values, argv):
         _sweep(values, argv)
         return
     # Imported late, so that --help and a misspelt flag answer at once.
-    from jaxrw import evaluate, export, report, train
+    from jaxrw import evaluate, export, hosts, report, train
 
     if values.mode == "report":
         print(report.run(values.workdir or "runs"))
@@ -65,13 +78,15 @@ def _run(values, argv):
     if values.config is None:
         raise UserError("--config is missing; give a file, as --config configs/digits.py")
     _keep_compiled_programs()
+    _join_hosts(values)
     workdir = values.workdir or command_line.default_workdir(values)
     if values.mode == "export":
         for path in export.run(values.config, workdir, checkpoint=values.checkpoint):
             print(path)
         return
-    parts = train.run(values.config, workdir) if values.mode == "train" else None
-    results = evaluate.run(values.config, workdir, checkpoint=values.checkpoint, parts=parts)
+    with hosts.told():
+        parts = train.run(values.config, workdir) if values.mode == "train" else None
+        results = evaluate.run(values.config, workdir, checkpoint=values.checkpoint, parts=parts)
     print(
         f"\n{report.table({pathlib.Path(workdir).name: results})}\n\naccuracies in percent; all of it is in {workdir}"
     )
@@ -92,6 +107,17 @@ def _sweep(values, argv):
         flags=() if values.mode == "train" else (f"--mode={values.mode}",),
         only_list=values.list,
     )
+
+
+def _join_hosts(values):
+    """Where several processes are one run, join them; the first of them alone tells about it."""
+    from jaxrw import hosts
+
+    where = {name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")}
+    if values.distributed or any(value is not None for value in where.values()):
+        hosts.initialize(**where)
+    if not hosts.is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, until the process ends
 
 
 def _keep_compiled_programs():

@@ -59,7 +59,7 @@ def measure(counter, variables, key, images, labels, *, batch_size, progress=lam
 
 def _batches(size, batch_size):
     """Indices and masks of batches of one size that the devices share; the last one repeats the last example."""
-    devices = jax.local_device_count()
+    devices = jax.device_count()
     batch_size = -(-min(batch_size, size) // devices) * devices
     for start in range(0, size, batch_size):
         index = np.arange(start, start + batch_size, dtype=np.int32)

@@ -10,7 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jaxrw import integrity
+from jaxrw import hosts, integrity
 from jaxrw.errors import RunError, UserError
 
 # The last one and, should it be damaged, the one before.
@@ -37,7 +37,7 @@ def open_checkpoints(directory):
       RunError: a checkpoint cannot be written.
     """
     directory = directory.absolute()
-    _tidy(directory)
+    hosts.first_does(_tidy, directory)
     policy = policies.AnyPreservationPolicy(
         [
             policies.LatestN(_LATEST),
@@ -60,7 +60,8 @@ def open_checkpoints(directory):
     finally:
         with contextlib.suppress(Exception):  # an error of the last write has been raised by `wait`
             manager.close()
-        shutil.rmtree(directory / _TRASH, ignore_errors=True)
+        if hosts.is_first():
+            shutil.rmtree(directory / _TRASH, ignore_errors=True)
 
 
 def save(manager, state, *, epoch, accuracy=None):
@@ -77,7 +78,7 @@ def save(manager, state, *, epoch, accuracy=None):
     with _writing(manager, number):
         if number in manager.all_steps():
             manager.delete(number)
-        manager.save(number, args=ocp.args.StandardSave(state), metrics=metrics)
+        manager.save(number, args=ocp.args.StandardSave(hosts.as_global(state)), metrics=metrics)
 
 
 def wait(manager):
@@ -93,13 +94,13 @@ def restore(manager, step, template):
     Raises:
       UserError: the checkpoint is whole, but of another model or of another step.
     """
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, hosts.as_global(template))
     path = manager.directory / str(step)
     try:
         found = manager.item_metadata(step)
         if found is None or _shapes(found.tree) != _shapes(target):
             raise ValueError("its arrays have other names, shapes or types")
-        state = manager.restore(step, args=ocp.args.StandardRestore(target))
+        state = hosts.as_local(manager.restore(step, args=ocp.args.StandardRestore(target)))
     except (ValueError, TypeError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -126,8 +127,7 @@ def _tidy(directory):
         if path.name == _TRASH or "orbax-checkpoint-tmp" in path.name:
             path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
         elif path.name.isdecimal() and (damage := integrity.damage(path)):
-            aside = _free_name(directory.parent / "damaged", path.name)
-            path.rename(aside)
+            aside = integrity.set_aside(path, directory.parent / "damaged")
             print(
                 f"warning: checkpoint {path} is damaged: {damage}; it is kept as {aside}, "
                 "and the one before it is used",
@@ -135,18 +135,10 @@ def _tidy(directory):
             )
 
 
-def _free_name(directory, name):
-    """Path in `directory`, made if need be, that nothing has yet: name, name-2, name-3, ..."""
-    directory.mkdir(exist_ok=True)
-    path, number = directory / name, 1
-    while path.exists() or path.is_symlink():
-        number += 1
-        path = directory / f"{name}-{number}"
-    return path
-
-
 def _seal(directory):
     """Write the checksums of the checkpoint that is about to appear; orbax calls it just before."""
+    if not hosts.is_first():
+        return
     for path in directory.iterdir():
         if (
             path.name.split(".")[0].isdecimal()

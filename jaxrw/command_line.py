@@ -32,6 +32,14 @@ def parse(argv):
     flags.DEFINE_enum("mode", "train", MODES, "What to do.", **where)
     flags.DEFINE_string("checkpoint", None, "last, best, or a file of weights.", **where)
     flags.DEFINE_boolean("list", False, "With a sweep: print its missing runs' commands.", **where)
+    flags.DEFINE_boolean(
+        "distributed", False, "This process is one of several of one run; JAX finds them.", **where
+    )
+    flags.DEFINE_string(
+        "coordinator_address", None, "host:port of process 0, where JAX cannot find it.", **where
+    )
+    flags.DEFINE_integer("num_processes", None, "How many processes are the run.", **where)
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", **where)
     flags.DEFINE_boolean("help", False, "Say how this is used.", short_name="h", **where)
     try:
         rest = values(argv)

@@ -10,7 +10,7 @@ import warnings
 import jax
 import numpy as np
 
-from jaxrw import accuracy, checkpoints, experiment, figures, preemption, runs, step, torch_weights
+from jaxrw import accuracy, checkpoints, experiment, figures, hosts, preemption, runs, step, torch_weights
 from jaxrw.attacks import RobustnessWarning, autoattack, suite
 from jaxrw.attacks.resume import StateError
 from jaxrw.augment import to_pixels
@@ -52,13 +52,13 @@ def run(config, workdir, *, checkpoint=None, parts=None):
         return _run_file(config, workdir, pathlib.Path(checkpoint))
     with (
         open_run(config, workdir, checkpoint=checkpoint, parts=parts) as (parts, steps, variables_of),
-        preemption.listen() as check,
+        preemption.listen(agreed=hosts.preemption()) as check,
     ):
         about = {
             name: number and {"epoch": (number - 1) // parts.steps_per_epoch, "step": number}
             for name, number in steps.items()
         }
-        kept = runs.read_results(workdir)
+        kept = hosts.agree(runs.read_results(workdir))
         results = _begin_results(config, parts, kept=kept, about=about)
         results["train_seconds"] = round(
             sum(line.get("seconds", 0) for line in runs.read_metrics(workdir)), 1
@@ -66,7 +66,7 @@ def run(config, workdir, *, checkpoint=None, parts=None):
         names = [name for name in ((checkpoint,) if checkpoint else CHECKPOINTS) if steps[name] is not None]
         _measure(config, parts, workdir, results, {name: variables_of(name) for name in names}, check)
         _log(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)
-        if config.evaluation.figure_examples:
+        if config.evaluation.figure_examples and jax.process_count() == 1:
             shown = names[0]  # the last, unless the best alone is asked for
             measured = _measure_figures(parts, workdir, results, shown, variables_of(shown))
             if measured or results != kept:
@@ -117,14 +117,14 @@ def _run_file(config, workdir, path):
     variables = torch_weights.load(path, model=parts.model, num_classes=parts.dataset.num_classes)
     _check_normalization(config, variables, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    kept = runs.read_results(workdir)
+    kept = hosts.agree(runs.read_results(workdir))
     if kept and kept["checkpoints"].get(FILE, {}).get("sha256") != digest:
         raise UserError(f"--workdir {workdir} holds results of other weights than {path}; choose another")
     sections = type(config)({name: config[name] for name in _SECTIONS_OF_A_FILE})
     about = {FILE: {"path": str(path), "sha256": digest}}
     with (
         runs.open_workdir(workdir, sections, may_differ=("evaluation.",)),
-        preemption.listen() as check,
+        preemption.listen(agreed=hosts.preemption()) as check,
     ):
         results = _begin_results(sections, parts, kept=kept, about=about)
         _measure(config, parts, workdir, results, {FILE: lambda: step.replicate(variables)}, check)
@@ -193,7 +193,7 @@ def _begin_results(config, parts, *, kept, about):
         "schema": 1,
         "config": runs.as_json(config),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
+        "device": f"{jax.device_count()} x {jax.local_devices()[0].device_kind}",
         "train_seconds": None,
         "checkpoints": {},
     }
@@ -256,8 +256,10 @@ def _create_measure(config, parts, workdir, check):
     def measure(attack, variables, name, images_path):
         if attack == suite.AUTOATTACK:
             logits_fn = step.logits_function(parts.evaluation_model, variables)
+            # Several hosts do not look at their examples at the same moments, so they cannot agree on one to stop at.
+            asked = check if jax.process_count() == 1 else lambda: None
             paths = {"state_path": _state_path(workdir, name), "images_path": images_path}
-            return _autoattack(parts, logits_fn, name, evaluation=evaluation, check=check, **paths)
+            return _autoattack(parts, logits_fn, name, evaluation=evaluation, check=asked, **paths)
         with evaluation_bar(f"{name}: {attack}", len(labels)) as bar:
             arguments = programs[attack], variables, key, images, labels
             options = {
@@ -307,7 +309,7 @@ def _autoattack(parts, logits_fn, name, *, evaluation, check, state_path, images
             raise UserError(f"AutoAttack of {name}: {error}") from error
     if images_path:
         _save_images(images_path, result.adversarial, test.labels, result.robust)
-    for warning in result.warnings:
+    for warning in result.warnings if hosts.is_first() else ():
         print(f"warning: AutoAttack of {name}: {warning}", file=sys.stderr)
     fields = ("clean_accuracy", "accuracy", "attacked", "fooled", "seconds", "num_targets", "warnings")
     return 100 * float(result.robust.mean()), {field: getattr(result, field) for field in fields}

@@ -46,7 +46,7 @@ class Experiment:
 
 def create(config):
     """Check the config, load its data, make its parts; raises UserError before anything is written."""
-    settings.check(config, num_devices=jax.local_device_count())
+    settings.check(config, num_devices=jax.device_count())
     # The model first: its mistakes cost nothing to find, the data may be a download.
     _create_model(config, num_classes=10)
     dataset = data.load(

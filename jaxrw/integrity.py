@@ -41,6 +41,17 @@ def damage(directory):
     return None
 
 
+def set_aside(path, directory):
+    """Move what is damaged into `directory`, made if need be, under a name that is free; returns where it is now."""
+    directory.mkdir(exist_ok=True)
+    aside, number = directory / path.name, 1
+    while aside.exists() or aside.is_symlink():
+        number += 1
+        aside = directory / f"{path.name}-{number}"
+    path.rename(aside)
+    return aside
+
+
 def _read(path):
     """Checksums by file name."""
     lines = (line.split("  ", 1) for line in path.read_text().splitlines())

@@ -1,6 +1,7 @@
 """Stopping when asked to: SIGTERM, which a machine sends before it is taken away, and Ctrl-C."""
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -20,11 +21,16 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def listen(*, grace_seconds=GRACE_SECONDS):
+def listen(*, agreed=None, grace_seconds=GRACE_SECONDS):
     """Within it, the first SIGTERM or Ctrl-C is a wish, kept for `check`, and ends nothing.
 
     A second Ctrl-C ends the process at once, and so does the end of `grace_seconds`, whatever the process is doing
     then, compiling for instance: what has been saved is whole at every moment.
+
+    Args:
+      agreed: where several processes are one run, the function that tells all of them to stop at the same step. It
+        has taken SIGTERM for itself, and Ctrl-C is passed on to it; no time limit is kept then.
+      grace_seconds: at most so long after the first signal.
 
     Yields:
       `check`: a function without arguments that raises `Stopped` once the wish has come. In a thread other than
@@ -32,6 +38,10 @@ def listen(*, grace_seconds=GRACE_SECONDS):
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
+        return
+    if agreed is not None:
+        with _passed_on():
+            yield functools.partial(_check_agreed, agreed)
         return
     asked = []
     reader, writer = os.pipe()
@@ -55,6 +65,27 @@ def listen(*, grace_seconds=GRACE_SECONDS):
         os.close(writer)
         thread.join()
         os.close(reader)
+
+
+@contextlib.contextmanager
+def _passed_on():
+    """Within it, Ctrl-C is SIGTERM, and a second one ends the process."""
+
+    def pass_on(number, frame):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGINT, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _check_agreed(agreed):
+    """Stop where all processes have agreed to."""
+    if agreed():
+        raise Stopped("stopped by SIGTERM")
 
 
 @contextlib.contextmanager

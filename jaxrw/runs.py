@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import pathlib
 import socket
@@ -14,7 +15,7 @@ import numpy as np
 import tensorboardX
 from PIL import Image
 
-from jaxrw import histograms
+from jaxrw import histograms, hosts, integrity
 from jaxrw.errors import RunError, UserError
 
 # Where data lies may change between machines, and how a run is evaluated may change after it; the rest is the run.
@@ -42,19 +43,24 @@ def open_workdir(workdir, config, *, may_differ=()):
     """
     workdir = pathlib.Path(workdir)
     with contextlib.ExitStack() as stack:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            if not os.access(workdir, os.W_OK):
-                raise PermissionError("it is read-only")
-            stack.enter_context(_locked(workdir))
-            _check_links(workdir)
-            _check_config(workdir, as_json(config), (*_MAY_DIFFER, *may_differ))
-        except (OSError, RunError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"--workdir {workdir} cannot be written: {reason}; choose another place"
-            ) from error
+        # Of several processes that are one run, the first writes.
+        hosts.first_does(_take, workdir, stack, as_json(config), (*_MAY_DIFFER, *may_differ))
         yield workdir
+
+
+def _take(workdir, stack, wanted, may_differ):
+    """Create, lock and check the directory of a run."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not os.access(workdir, os.W_OK):
+            raise PermissionError("it is read-only")
+        stack.enter_context(_locked(workdir))
+        _check_links(workdir)
+        _check_config(workdir, wanted, may_differ)
+        _set_damaged_aside(workdir)
+    except (OSError, RunError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--workdir {workdir} cannot be written: {reason}; choose another place") from error
 
 
 @contextlib.contextmanager
@@ -109,6 +115,22 @@ def _check_config(workdir, wanted, may_differ):
         write_json(workdir / "config.json", wanted)
 
 
+def _set_damaged_aside(workdir):
+    """Keep results and metrics that cannot be used out of the way of those that will be written."""
+    results = workdir / "results.json"
+    if results.exists() and (complaint := _complaint_about_results(results)):
+        aside = integrity.set_aside(results, workdir / "damaged")
+        print(f"warning: {results}: {complaint}; it is kept as {aside}", file=sys.stderr)
+    metrics = workdir / "metrics.jsonl"
+    if metrics.exists() and (number := _count_foreign_lines(metrics)):
+        aside = integrity.set_aside(metrics, workdir / "damaged")
+        metrics.write_bytes(aside.read_bytes())
+        print(
+            f"warning: {metrics}: {number} lines are none of a run and are left out; all are kept in {aside}",
+            file=sys.stderr,
+        )
+
+
 def as_json(config):
     """A ConfigDict as the nested dicts and lists that config.json holds."""
     return json.loads(config.to_json())
@@ -150,33 +172,92 @@ def flatten(config, prefix=""):
 
 
 def write_json(path, value):
-    """Write JSON so that a kill leaves the old file or the new one, never a half.
+    """Write JSON so that a kill leaves the old file or the new one, never a half; the first process alone does.
 
     Raises:
       RunError: it cannot be written.
     """
-    _replace(path, json.dumps(value, indent=2) + "\n")
+    if hosts.is_first():
+        _replace(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_metrics(workdir):
-    """Lines of metrics.jsonl as dicts; a line that a kill cut short, or that is none of ours, is left out."""
+    """Lines of metrics.jsonl as dicts; a line that a kill cut short, or that is none of a run, is left out."""
     path = workdir / "metrics.jsonl"
-    lines = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError, RecursionError):
-            values = json.loads(line)
-            if isinstance(values, dict) and isinstance(values.get("step"), int) and "kind" in values:
-                lines.append(values)
-    return lines
+    found = map(_parse, _lines(path)) if path.exists() else ()
+    return [values for values in found if values is not None]
 
 
 def read_results(workdir):
-    """Content of results.json, or None where there is none that can be read."""
+    """Content of results.json, every number in it checked; None where there is none, or one that cannot be used.
+
+    The latter is said on standard error.
+    """
     path = workdir / "results.json"
-    try:
-        return json.loads(path.read_text()) if path.exists() else None
-    except ValueError:
+    if not path.exists():
         return None
+    if complaint := _complaint_about_results(path):
+        print(f"warning: {path}: {complaint}; it is left out", file=sys.stderr)
+        return None
+    return json.loads(path.read_text())
+
+
+def _lines(path):
+    """Lines of a text file; what is no text in them stays recognisable as such."""
+    return path.read_text(errors="replace").splitlines()
+
+
+def _parse(line):
+    """A line of metrics.jsonl as a dict, or None."""
+    try:
+        values = json.loads(line)
+        places = isinstance(values["kind"], str), _is_count(values["epoch"]), _is_count(values["step"])
+        times = _is_number(values.get("seconds", 0)), _is_number(values.get("images_per_second", 0))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    return values if all(places + times) else None
+
+
+def _count_foreign_lines(path):
+    """Lines that no run has written; the last one may have been cut short by a kill."""
+    *lines, last = path.read_text(errors="replace").split("\n")
+    del last
+    return sum(_parse(line) is None for line in lines)
+
+
+def _complaint_about_results(path):
+    """Why a results.json cannot be used, in a few words, or None: nobody shall read a number that is none."""
+    try:
+        content = json.loads(path.read_text())
+        if content["schema"] != 1:
+            return f"its schema is {content['schema']!r}, not 1"
+        evaluation = content["config"]["evaluation"]
+        if not all(_is_number(evaluation[name]) for name in ("eps", "step_size")):
+            return "the eps or step_size of its config is no number"
+        for name, checkpoint in content["checkpoints"].items():
+            if checkpoint is None:
+                continue
+            # Weights that were trained elsewhere have neither epoch nor step.
+            if not all(_is_count(checkpoint.get(field, 0)) for field in ("epoch", "step", "num_examples")):
+                return f"epoch, step or num_examples of {name!r} is no count"
+            for attack, value in checkpoint["accuracy"].items():
+                if value is not None and not (_is_number(value) and 0 <= value <= 100):
+                    return f"the accuracy {attack!r} of {name!r} is {str(value)[:50]}, not in 0..100"
+    except (KeyError, IndexError) as error:
+        return f"it has no {error}"
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        return f"it is no results of a run ({' '.join(str(error).split())[:100]})"
+    return None
+
+
+def _is_count(value):
+    """Whether a value from a file is an integer, 0 or more, that any program can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _is_number(value):
+    """Whether a value from a file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class MetricsLog:
@@ -188,9 +269,11 @@ class MetricsLog:
         What a run wrote after its last checkpoint is dropped: it will be written again.
         """
         self._path = workdir / "metrics.jsonl"
-        self.lines = [
-            line for line in read_metrics(workdir) if resume_at is None or line["step"] <= resume_at
-        ]
+        self.lines = hosts.agree(
+            [line for line in read_metrics(workdir) if resume_at is None or line["step"] <= resume_at]
+        )
+        if not hosts.is_first():
+            return
         if self._path.exists():
             _replace(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
         with _writing(self._path):
@@ -205,6 +288,9 @@ class MetricsLog:
     def write(self, kind, *, epoch, step, **values):
         """One line of a kind (train, validation, evaluation); numbers and histograms also go to TensorBoard."""
         line = {"kind": kind, "epoch": epoch, "step": step, **values}
+        self.lines.append(line)
+        if not hosts.is_first():
+            return
         with _writing(self._path):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
@@ -216,7 +302,6 @@ class MetricsLog:
             elif name in histograms.EDGES:
                 self._write_histogram(f"{prefix}/{name}", value, histograms.EDGES[name], step)
         self._events.flush()
-        self.lines.append(line)
 
     def _write_histogram(self, tag, counts, edges, step):
         """Counts of fixed bins as TensorBoard's histogram, whose buckets are named by their upper edges."""
@@ -240,6 +325,8 @@ class MetricsLog:
 
     def close(self):
         """Close both files."""
+        if not hosts.is_first():
+            return
         with contextlib.suppress(OSError):  # what could not be written has been said
             self._file.close()
         self._events.close()

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrw import hosts
 from jaxrw.attacks.objectives import is_correct
 from jaxrw.augment import to_pixels
 from jaxrw.histograms import EDGES, margin_counts, weight_counts
@@ -259,6 +260,6 @@ def replicate(tree):
 
 
 def shard(array):
-    """Give a host array [B, ...] its device axis: [D, B / D, ...]."""
-    devices = jax.local_device_count()
+    """Part of an array [B, ...], which every host has, for this one's D devices: [D, B / hosts / D, ...]."""
+    array, devices = hosts.share(array), jax.local_device_count()
     return array.reshape(devices, len(array) // devices, *array.shape[1:])

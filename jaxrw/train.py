@@ -7,7 +7,7 @@ import time
 import jax
 import numpy as np
 
-from jaxrw import accuracy, checkpoints, experiment, preemption, reweighting, runs, step
+from jaxrw import accuracy, checkpoints, experiment, hosts, preemption, reweighting, runs, step
 from jaxrw.attacks import pgd_and_kappa, suite
 from jaxrw.augment import augment
 from jaxrw.errors import Stopped
@@ -36,7 +36,7 @@ def run(config, workdir):
         checkpoints.open_checkpoints(workdir / "checkpoints") as manager,
     ):
         done = manager.latest_step() or 0
-        if _is_complete(config, parts, runs.read_metrics(workdir), done):
+        if hosts.agree(_is_complete(config, parts, runs.read_metrics(workdir), done)):
             return parts
         _print_start(config, parts, workdir, done)
         state = step.replicate(parts.create_state())
@@ -72,7 +72,11 @@ def _train(config, parts, manager, log, state, done):
     progress = TrainingProgress(
         first_step=done, num_steps=num_epochs * steps_per_epoch, batch_size=batch_size, num_epochs=num_epochs
     )
-    with contextlib.closing(progress), preemption.listen() as check, _saving(manager, progress) as current:
+    with (
+        contextlib.closing(progress),
+        preemption.listen(agreed=hosts.preemption()) as check,
+        _saving(manager, progress) as current,
+    ):
         first_epoch = (done - _is_open(parts, log.lines, done)) // steps_per_epoch
         for epoch in range(first_epoch, num_epochs):
             order = experiment.epoch_order(parts.order_key, epoch, len(labels))
@@ -211,7 +215,7 @@ def _print_start(config, parts, workdir, done):
     print(
         f"{config.method.name} on {config.dataset.name}: {len(dataset.train.labels):,} training, "
         f"{len(dataset.validation.labels):,} validation, {len(dataset.test.labels):,} test images; "
-        f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}; in {workdir}"
+        f"{jax.device_count()} x {jax.local_devices()[0].device_kind}; in {workdir}"
     )
     if not len(dataset.validation.labels):
         print("dataset.validation_size is 0: there will be no best checkpoint, only the last")

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrw import hosts
 from jaxrw.attacks import checks, resume
 from jaxrw.attacks.apgd import Apgd
 from jaxrw.attacks.batch import Batch, as_function
@@ -87,9 +88,10 @@ def autoattack(
 
     Wrong examples are not attacked; each attack, and each target of a targeted one, runs on what is still
     robust. An example counts as fooled only when its adversarial image lies in the ball and in [0, 1] and the
-    model, asked again, predicts it wrong. All local devices share the work. Flags and images depend on `key` and
-    the example's place in `images`, not on `batch_size` or the number of devices, as far as the model's logits
-    do not: rounding may differ between batch shapes.
+    model, asked again, predicts it wrong. All devices share the work, and so do all hosts, of which each gets the whole
+    result; several hosts write the state at an attack's end only. Flags and images depend on `key` and the
+    example's place in `images`, not on `batch_size` or the number of devices, as far as the model's logits do
+    not: rounding may differ between batch shapes.
 
     Args:
       key: PRNG key.
@@ -216,12 +218,14 @@ class _Evaluation:
         robust = np.flatnonzero(self._fooled_by == ROBUST)
         if self._attacked[number] < 0:
             self._attacked[number] = len(robust)
-        waiting = collections.deque(robust[self._tried[number, robust] < last].tolist())
-        if not waiting:
+        waiting = robust[self._tried[number, robust] < last]
+        if not len(waiting):
             return
+        nan_before = self._nan
         spent, begun = self._seconds[number], time.monotonic()
         slots = self._slots(number, name, attack)
-        waiting = collections.deque(example for example in waiting if not slots.hold(example))
+        mine = waiting[hosts.mine(len(self._labels))[waiting]].tolist()
+        waiting = collections.deque(example for example in mine if not slots.hold(example))
         while slots.fill(waiting, self._tried[number]):
             slots.advance(_STEPS_PER_LOOK[name])
             for example, adversarial in slots.settle():
@@ -236,9 +240,21 @@ class _Evaluation:
             try:
                 progress(self._progress(number, name, last, slots))
             except BaseException:  # whoever watches wants to stop here
-                self._save(slots)
+                if jax.process_count() == 1:
+                    self._save(slots)
                 raise
+        self._merge(nan_before)
         self._save(None)
+
+    def _merge(self, nan_before):
+        """Put together what each host has found out about its own examples."""
+        if jax.process_count() == 1:
+            return
+        self._fooled_by, self._adversarial = hosts.gather(self._fooled_by), hosts.gather(self._adversarial)
+        self._tried = hosts.gather(self._tried.T).T
+        unconfirmed = np.isin(np.arange(len(self._labels)), list(self._unconfirmed))
+        self._unconfirmed = set(np.flatnonzero(hosts.gather(unconfirmed)).tolist())
+        self._nan = nan_before + hosts.total(self._nan - nan_before)
 
     def result(self, attacks):
         """What was found, with the warnings that only the end allows."""
@@ -289,7 +305,9 @@ class _Evaluation:
             attack=attack,
             number=number,
             eps=jnp.float32(self._eps),
-            size=slot_count(int(self._attacked[number]), self._batch_size, self._devices),
+            size=slot_count(
+                -(-int(self._attacked[number]) // jax.process_count()), self._batch_size, self._devices
+            ),
             split=self._split,
             confirm=self.confirm,
         )
@@ -300,7 +318,7 @@ class _Evaluation:
 
     def _progress(self, number, name, last, slots):
         """Where the running attack stands."""
-        all_work = self._attacked[number] * last
+        all_work = self._attacked[number] * last / jax.process_count()
         fooled = np.count_nonzero(self._fooled_by == number)
         done = fooled * last + self._tried[number][self._fooled_by == ROBUST].sum() + slots.work_in_progress()
         fraction = float(min(done / all_work, 1))
@@ -315,13 +333,13 @@ class _Evaluation:
         )
 
     def _save_if_due(self, slots):
-        """Write the state when enough time has passed."""
-        if time.monotonic() - self._saved_at >= self._every:
+        """Write the state when enough time has passed; several hosts are together only at an attack's end."""
+        if jax.process_count() == 1 and time.monotonic() - self._saved_at >= self._every:
             self._save(slots)
 
     def _save(self, slots):
         """Write the state; `slots` is None at an attack's end."""
-        if self._path is None:
+        if self._path is None or not hosts.is_first():
             return
         arrays = {
             "fooled_by": self._fooled_by,

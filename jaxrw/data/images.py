@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -15,7 +16,7 @@ _MODE = {1: "L", 3: "RGB"}
 _GREY_MODES = ("1", "L")
 _EIGHT_BIT_MODES = (*_GREY_MODES, "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 # What Pillow raises for damaged files; it promises no single kind.
-_DAMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+_DAMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def probe(file: BinaryIO) -> tuple[int, int, int]:
@@ -95,9 +96,17 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image]:
         # Pillow cuts 16-bit colour PNGs to 8 bits without a word; byte 24 of a PNG is its bit depth.
         if start.startswith(b"\x89PNG\r\n\x1a\n") and start[24:25] == b"\x10":
             raise ValueError("it has 16 bits a value; values in 0..255 (8 bits) are needed")
-        with Image.open(file) as image:
+        with _bombs_refused(), Image.open(file) as image:
             if image.mode not in _EIGHT_BIT_MODES:
                 raise ValueError(f"its mode is {image.mode}; values in 0..255 (8 bits) are needed")
             yield image
     except _DAMAGE as error:
         raise ValueError(reason(error)) from error
+
+
+@contextlib.contextmanager
+def _bombs_refused():
+    """A small file may claim to be a huge image; Pillow warns of it before it fills the memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
