@@ -15,6 +15,7 @@ Every field that can be set is in configs/base.py. A config file is Python and i
 import os
 import pathlib
 import sys
+import warnings
 
 from absl import logging
 
@@ -38,7 +39,7 @@ def _status(argv):
     0; 2 for a user's mistake; 1 for a run that cannot go on; 75 for one that was asked to stop and has saved where it
     stands; 130 for Ctrl-C while there was nothing to save.
     """
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)  # what orbax logs as an error it raises too, and that is told below
     try:
         values = command_line.parse(argv)
         if values.help:
@@ -124,6 +125,8 @@ def _keep_compiled_programs():
     """Keep what XLA compiles in ~/.cache/jaxrw, or in $JAX_COMPILATION_CACHE_DIR: the next start is faster."""
     import jax
 
+    # On a full disk nothing can be kept, which is no harm.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     if not jax.config.jax_compilation_cache_dir:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "jaxrw"))
@@ -132,5 +135,12 @@ def _keep_compiled_programs():
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def _print_unless_told(unraisable):
+    """An error that nobody can catch; when a checkpoint fails, its other arrays fail too, after nobody listens."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
+
+
 if __name__ == "__main__":
+    sys.unraisablehook = _print_unless_told
     sys.exit(main(sys.argv))

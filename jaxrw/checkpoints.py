@@ -154,7 +154,7 @@ def _writing(manager, step):
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).split())[-200:] or type(error).__name__
         raise RunError(
             f"the checkpoint of step {step} cannot be written in {manager.directory}: {reason}; "
             "those before it are kept: make room, and the same command goes on"

@@ -277,7 +277,7 @@ class MetricsLog:
         if self._path.exists():
             _replace(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
         with _writing(self._path):
-            self._file = self._path.open("a")
+            self._file = self._path.open("ab", buffering=0)  # a buffer would be written later, after an error
         # A file of its own for each process, in their order: tensorboardX names files by the second.
         self._events = tensorboardX.SummaryWriter(
             str(workdir),
@@ -292,8 +292,7 @@ class MetricsLog:
         if not hosts.is_first():
             return
         with _writing(self._path):
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            self._file.write(f"{json.dumps(line)}\n".encode())
             os.fsync(self._file.fileno())
         prefix = f"{kind}/{values['checkpoint']}" if "checkpoint" in values else kind
         for name, value in values.items():

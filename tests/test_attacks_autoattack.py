@@ -178,6 +178,26 @@ def test_goes_on_after_a_kill_in_each_attack(problem, standard, tmp_path, name):
     assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
 
 
+def test_who_stops_it_finds_its_state_written(problem, standard, tmp_path):
+    """What `progress` raises, as for SIGTERM, ends it with the state of just then, long before its next write."""
+    logits_fn, images, labels, eps, _ = problem
+    looks = []
+
+    def stop(progress):
+        looks.append(progress)
+        if len(looks) == 2:
+            raise KilledError
+
+    call = {"eps": eps, "state_path": tmp_path / "state.npz", "state_seconds": 1e9}
+    with pytest.raises(KilledError):
+        evaluate(logits_fn, images, labels, progress=stop, **call)
+    again = []
+    result = evaluate(logits_fn, images, labels, progress=again.append, **call)
+    assert again[0].attack == looks[-1].attack
+    assert again[0].fraction > looks[-1].fraction
+    np.testing.assert_array_equal(result.adversarial, standard.adversarial)
+
+
 def test_goes_on_with_another_batch_size(problem, standard, tmp_path):
     logits_fn, images, labels, eps, _ = problem
 

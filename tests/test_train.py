@@ -187,6 +187,14 @@ def test_asked_to_stop_it_saves_and_goes_on_the_same(whole, tmp_path, monkeypatc
     assert "stopping after this step" in capsys.readouterr().err
 
 
+def test_the_same_seed_gives_the_same_bits(whole, tmp_path):
+    """In another process, from nothing."""
+    program = f"import tiny; from jaxrw import train; train.run(tiny.config(), {str(tmp_path / 'run')!r})"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
+    subprocess.run([sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL, check=True)
+    check_same(tmp_path / "run", whole)
+
+
 def test_a_damaged_last_checkpoint_costs_an_epoch_and_nothing_else(whole, tmp_path, capsys):
     workdir = shutil.copytree(whole, tmp_path / "run")
     (workdir / "checkpoints" / "12" / "default" / "manifest.ocdbt").write_bytes(b"")

@@ -1,0 +1,101 @@
+"""Files of a run when the disk is full or the directory gone: one line, and nothing that was there is harmed."""
+
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+from jaxrw import runs
+from jaxrw.errors import RunError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# A run whose every file may have so many bytes: more than its logs need, less than a checkpoint does.
+_SMALL = 100_000
+
+
+def launch(workdir, *, limit):
+    """A small training run in a process that cannot write a larger file."""
+    from test_launch import DIGITS, TINY
+
+    command = [sys.executable, "launch.py", DIGITS, *TINY, f"--workdir={workdir}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment, preexec_fn=limited
+    )
+
+
+def test_a_full_disk_is_one_line_and_corrupts_nothing(tmp_path):
+    """A whole run against a limit that no checkpoint fits into: as on a full disk, every write of one fails."""
+    done = launch(tmp_path / "run", limit=_SMALL)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "the checkpoint of step" in done.stderr
+    assert "the same command goes on" in done.stderr
+    kept = [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
+    assert kept == []
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 0
+
+
+@contextlib.contextmanager
+def full_disk():
+    """Within it, no file of this process can grow: what a full disk does to a write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_write_onto_a_full_disk_leaves_the_old_file(tmp_path):
+    runs.write_json(tmp_path / "results.json", {"schema": 1})
+    with full_disk(), pytest.raises(RunError, match=r"results.json cannot be written: File too large"):
+        runs.write_json(tmp_path / "results.json", {"schema": 2, "more": list(range(10_000))})
+    assert json.loads((tmp_path / "results.json").read_text()) == {"schema": 1}
+
+
+def test_a_log_on_a_full_disk_says_so_and_hangs_nothing(tmp_path):
+    log = runs.MetricsLog(tmp_path)
+    log.write("train", epoch=0, step=4, loss=1.0)
+    with full_disk(), pytest.raises(RunError, match=r"metrics.jsonl cannot be written"):
+        log.write("train", epoch=1, step=8, loss=1.0)
+    log.close()
+    assert [line["step"] for line in runs.read_metrics(tmp_path)] == [4]
+
+
+def test_a_directory_that_vanishes_is_one_line(tmp_path):
+    with runs.open_workdir(tmp_path / "run", tiny.config()) as workdir:
+        log = runs.MetricsLog(workdir)
+        log.write("train", epoch=0, step=4, loss=1.0)
+        shutil.rmtree(workdir)
+        with pytest.raises(RunError, match=r"results.json cannot be written: No such file or directory"):
+            runs.write_json(workdir / "results.json", {})
+        with pytest.raises(RunError, match=r"metrics.jsonl cannot be written"):
+            runs.MetricsLog(workdir)
+        log.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_scratch_files_of_a_kill_and_links_in_their_place_do_no_harm(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("kept")
+    (tmp_path / "results.json.tmp").symlink_to(outside)
+    runs.write_json(tmp_path / "results.json", {"schema": 1})
+    (tmp_path / "results.json.tmp").write_text('{"sch')
+    runs.write_json(tmp_path / "results.json", {"schema": 1})
+    assert outside.read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "results.json"]
