@@ -295,7 +295,7 @@ def test_duplicates_conflicts_and_missing_runs_are_named(tmp_path):
     runs.write_json(tmp_path / "g" / "config.json", content["config"])
     report.run(tmp_path)
     text = (tmp_path / "report" / "report.md").read_text()
-    told = dict(re.findall(r"- `(\w)`: (.*)", text))
+    told = dict(re.findall(r"- \*\*(\w)\*\*: (.*)", text))
     assert told == {
         "b": "left out: same config and seed as a, but pgd20 of last is 50.00 there and 51.00 here",
         "d": "left out: same config and seed as c",

@@ -69,7 +69,7 @@ class Setting:
 
 
 def group(runs, problems):
-    """Settings with their groups; adds to `problems` where several settings could be taken for one."""
+    """Settings with their groups, that with most runs first; adds to `problems` where several settings could be taken for one."""
     settings = {}
     for run in runs:
         sizes = {checkpoint["num_examples"] for checkpoint in run.checkpoints.values()}
@@ -81,6 +81,7 @@ def group(runs, problems):
         key = json.dumps([run.setting, *sizes], sort_keys=True)
         settings.setdefault(key, []).append(run)
     made = [_setting(found) for found in settings.values()]
+    made.sort(key=lambda setting: -sum(len(g.runs) for g in setting.groups))
     problems += _similar(made)
     return made
 
