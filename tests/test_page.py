@@ -69,7 +69,9 @@ def test_pictures_and_width(page, width, tmp_path):
     text = page.read_text().replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'")
     (tmp_path / "probe.html").write_text(text.replace("</body>", PROBE))
     outer = tmp_path / "outer.html"
-    outer.write_text(f'<title>x</title><iframe src="probe.html" width="{width}" height="900" style="border:0"></iframe>')
+    outer.write_text(
+        f'<title>x</title><iframe src="probe.html" width="{width}" height="900" style="border:0"></iframe>'
+    )
     shown, errors = browse(outer, "--dump-dom", "--allow-file-access-from-files")
     assert "CONSOLE" not in errors
     found = json.loads(re.search(r"<title>PROBE(.*?)</title>", shown)[1])

@@ -69,7 +69,7 @@ class Setting:
 
 
 def group(runs, problems):
-    """Settings with their groups, that with most runs first; adds to `problems` where several settings could be taken for one."""
+    """Settings with their groups, most runs first; adds to `problems` what could be taken for one setting."""
     settings = {}
     for run in runs:
         sizes = {checkpoint["num_examples"] for checkpoint in run.checkpoints.values()}

@@ -208,7 +208,10 @@ def markdown(*, sections, problems, runs, name, directory):
     """The report in Markdown, pictures by their paths relative to `directory`."""
     parts = [f"# Results of {_plain(name)}", f"{len(runs)} runs."]
     if problems:
-        parts += ["## To know first", "\n".join(f"- **{_plain(p.path)}**: {_plain(p.words)}" for p in problems)]
+        parts += [
+            "## To know first",
+            "\n".join(f"- **{_plain(p.path)}**: {_plain(p.words)}" for p in problems),
+        ]
     for section in sections:
         parts += [f"## {_plain(section.title)}", _plain(setting_words(section))]
         for made in section.tables:
