@@ -4,6 +4,7 @@
 # make bench   time it against PyTorch, half an hour on two cores; DATA_DIR=... where CIFAR-10 lies
 # make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 24 programs
 # make bench-scaling  the same on 1 to 256 chips
+# make docs    pages of all functions from their docstrings, in site/
 # make wheel   build the package and install it in an environment of its own
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ TESTS ?=
 PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 BIN := $(VENV)/bin
 
-.PHONY: train test check format bench wheel clean bench-tpu bench-scaling
+.PHONY: train test check format bench docs wheel clean bench-tpu bench-scaling
 
 train: $(VENV)/installed
 	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits
@@ -49,6 +50,9 @@ $(TPU_VENV)/installed: pyproject.toml
 	$(TPU_VENV)/bin/pip install --quiet --editable ".[tpu]"
 	touch $@
 
+docs: $(VENV)/installed-docs
+	$(BIN)/pdoc --docformat google --output-directory site jaxrw
+
 wheel: $(VENV)/installed-test
 	rm -rf dist build
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
@@ -63,6 +67,10 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable ".[docs]"
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed
