@@ -49,9 +49,22 @@ def workdir(parts, state, tmp_path_factory):
             {"kind": "validation", **line, "clean": 50.0, "pgd2": 30.0},
         ]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    nothing = dict.fromkeys(suite.ATTACKS)
-    results = {"config": runs.as_json(tiny.config()), "checkpoints": {}}
-    results["checkpoints"] = {"last": {"epoch": 2, "accuracy": nothing | {"aa": 10.0}}, "best": {"epoch": 1}}
+    checkpoints = {
+        name: {
+            "epoch": epoch,
+            "step": 4 * (epoch + 1),
+            "num_examples": 30,
+            "accuracy": dict.fromkeys(suite.ATTACKS),
+        }
+        for name, epoch in (("last", 2), ("best", 1))
+    }
+    checkpoints["last"]["accuracy"]["clean"] = 50.0
+    results = {
+        "schema": 1,
+        "config": runs.as_json(tiny.config()),
+        "checkpoints": checkpoints,
+        "train_seconds": 1.0,
+    }
     runs.write_json(workdir / "results.json", results)
     figures.draw_again(workdir)
     return workdir

@@ -23,6 +23,7 @@ TABLES = sorted((ROOT / "configs" / "sweeps").glob("table*.py"))
 LAUNCHER = """
 import json, os, pathlib, sys, time
 from jaxrw import command_line, runs
+from jaxrw.attacks import suite
 values = command_line.parse(sys.argv)
 workdir, config = pathlib.Path(values.workdir), values.config
 with open("ran", "a") as file:
@@ -33,8 +34,10 @@ if os.environ.get("WAITING"):
     pathlib.Path("waiting").touch()
     time.sleep(60)
 workdir.mkdir(parents=True)
-checkpoint = {"epoch": config.optim.num_epochs - 1, "accuracy": dict.fromkeys(config.evaluation.attacks, 50.0)}
-results = {"config": runs.as_json(config), "checkpoints": {"last": checkpoint, "best": None}, "train_seconds": 100}
+place = {"epoch": config.optim.num_epochs - 1, "step": 9, "num_examples": 30}
+accuracy = dict.fromkeys(suite.ATTACKS) | dict.fromkeys(config.evaluation.attacks, 50.0)
+checkpoints = {"last": {**place, "accuracy": accuracy}, "best": None}
+results = {"schema": 1, "config": runs.as_json(config), "checkpoints": checkpoints, "train_seconds": 100}
 runs.write_json(workdir / "results.json", results)
 """
 
