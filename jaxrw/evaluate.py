@@ -48,6 +48,11 @@ def run(config, workdir, *, checkpoint=None, parts=None):
       Stopped: SIGTERM or Ctrl-C; attacks that are done are in results.json, and AutoAttack's state in its file.
     """
     workdir = pathlib.Path(workdir)
+    if config.evaluation.save_adversarial and jax.process_count() > 1:
+        raise UserError(
+            f"evaluation.save_adversarial is True on {jax.process_count()} hosts; must be False there: "
+            "evaluate the run again on one"
+        )
     if checkpoint not in (None, *CHECKPOINTS):
         return _run_file(config, workdir, pathlib.Path(checkpoint))
     with (

@@ -1,5 +1,6 @@
 """Settings that every test shares."""
 
+import importlib.util
 import os
 import tempfile
 
@@ -16,3 +17,6 @@ import hypothesis
 # Examples compile or run JAX code, whose first call is slow; the examples are the same in every run.
 hypothesis.settings.register_profile("jaxrw", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxrw")
+
+# PyTorch is an extra; without it the networks that need it cannot be looked into for doctests.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["torch_networks.py"]
