@@ -1,7 +1,7 @@
 # make train   a robust classifier of handwritten digits in a few minutes
 # make test    all tests
 # make check   format check, lint, tests
-# make bench   time it against PyTorch, half an hour on two cores; DATA_DIR=... where CIFAR-10 lies
+# make bench   time it against PyTorch; DATA_DIR=... where CIFAR-10 lies
 # make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 24 programs
 # make bench-scaling  the same on 1 to 256 chips
 # make docs    pages of all functions from their docstrings, in site/
