@@ -1,6 +1,7 @@
 """Weights of PyTorch networks: names, layouts, wrappers, and every mistake told."""
 
 import pathlib
+import tempfile
 
 import flax
 import jax
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxrw import models, torch_weights
 from jaxrw.errors import UserError
@@ -176,6 +179,25 @@ def test_files_that_cannot_be_read(tmp_path):
     told(garbage, "is no .safetensors file")
     told(tmp_path / "nothing.safetensors", "cannot be read: No such file")
     told(tmp_path / "nothing.pt", "cannot be read: No such file")
+
+
+@given(st.data())
+def test_any_damage_of_a_file(drawn):
+    """Cut or with changed bytes, in its header or its numbers, it is read or refused in one line."""
+    content = bytearray((GOLDEN / "resnet.safetensors").read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    for place in drawn.draw(st.lists(st.one_of(st.integers(0, 7), st.integers(8, header - 1)), max_size=4)):
+        content[place] = drawn.draw(st.integers(0, 255))
+    content = content[: drawn.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))]
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory) / "model.safetensors"
+        path.write_bytes(content)
+        message = ""
+        try:
+            torch_weights.load(path, model=SMALL["resnet"], num_classes=10)
+        except UserError as error:
+            message = str(error)
+        assert "\n" not in message
 
 
 def test_bfloat16_is_read(tmp_path):
