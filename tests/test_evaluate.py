@@ -165,8 +165,8 @@ def test_on_the_command_line(run, tmp_path, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert err.count("\n") == 1
     assert "broken.safetensors is no .safetensors file" in err
-    assert launch.main(["launch.py", "--mode=report"]) == 0
-    assert "| last | -" in capsys.readouterr().out
+    assert launch.main(["launch.py", "--mode=report"]) == 2  # no method and no seed: no row of a table
+    assert "last: left out: of weights that were trained elsewhere" in capsys.readouterr().err
 
 
 def test_export_on_the_command_line_reads_back(run, tmp_path):

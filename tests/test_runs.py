@@ -25,15 +25,15 @@ def launch(workdir, *, limit):
     """A small training run in a process that cannot write a larger file."""
     from test_launch import DIGITS, TINY
 
-    command = [sys.executable, "launch.py", DIGITS, *TINY, f"--workdir={workdir}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-
-    def limited():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=environment, preexec_fn=limited
+    # A program of its own sets the limit: a fork of this process would be one of all its threads. No cache of compiled
+    # programs, since one that is cut short stays there for all other tests.
+    limiting = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
+        "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
     )
+    command = [sys.executable, "-c", limiting, str(limit), "launch.py", DIGITS, *TINY, f"--workdir={workdir}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
 def test_a_full_disk_is_one_line_and_corrupts_nothing(tmp_path):
