@@ -10,7 +10,18 @@ import warnings
 import jax
 import numpy as np
 
-from jaxrw import accuracy, checkpoints, experiment, figures, hosts, preemption, runs, step, torch_weights
+from jaxrw import (
+    accuracy,
+    checkpoints,
+    experiment,
+    figures,
+    files,
+    hosts,
+    preemption,
+    runs,
+    step,
+    torch_weights,
+)
 from jaxrw.attacks import RobustnessWarning, autoattack, suite
 from jaxrw.attacks.resume import StateError
 from jaxrw.augment import to_pixels
@@ -283,10 +294,8 @@ def _create_measure(config, parts, workdir, check):
 
 def _save_images(path, adversarial, labels, correct):
     """Write images [N, H, W, C] float32, labels and whether each is still classified correctly."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with files.replacing(path) as file:
         np.savez_compressed(file, images=adversarial, labels=labels, correct=correct)
-    part.replace(path)
 
 
 def _state_path(workdir, name):

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-import os
+
+from jaxrw import files
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -13,12 +14,8 @@ _AFTERWARDS = ("_CHECKPOINT_METADATA", "commit_success.txt")
 def seal(directory):
     """Write the SHA-256 of every file below `directory` into it; they appear whole or not at all."""
     lines = [f"{_digest(directory / name)}  {name}\n" for name in _files(directory)]
-    scratch = directory / f"{CHECKSUMS}.tmp"
-    with scratch.open("w") as file:
-        file.write("".join(lines))
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(directory / CHECKSUMS)
+    with files.replacing(directory / CHECKSUMS) as file:
+        file.write("".join(lines).encode())
 
 
 def damage(directory):
@@ -65,7 +62,7 @@ def _files(directory):
         name = path.relative_to(directory).as_posix()
         if path.is_symlink():
             raise ValueError(f"{name} is a symbolic link")
-        if path.is_file() and name not in (CHECKSUMS, f"{CHECKSUMS}.tmp", *_AFTERWARDS):
+        if path.is_file() and name not in (CHECKSUMS, files.scratch_name(CHECKSUMS), *_AFTERWARDS):
             names.append(name)
     return names
 

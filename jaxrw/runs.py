@@ -15,7 +15,7 @@ import numpy as np
 import tensorboardX
 from PIL import Image
 
-from jaxrw import histograms, hosts, integrity
+from jaxrw import files, histograms, hosts, integrity
 from jaxrw.errors import RunError, UserError
 
 # Where data lies may change between machines, and how a run is evaluated may change after it; the rest is the run.
@@ -178,7 +178,8 @@ def write_json(path, value):
       RunError: it cannot be written.
     """
     if hosts.is_first():
-        _replace(path, json.dumps(value, indent=2) + "\n")
+        with _writing(path), files.replacing(path) as file:
+            file.write(f"{json.dumps(value, indent=2)}\n".encode())
 
 
 def read_metrics(workdir):
@@ -275,7 +276,8 @@ class MetricsLog:
         if not hosts.is_first():
             return
         if self._path.exists():
-            _replace(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
+            with _writing(self._path), files.replacing(self._path) as file:
+                file.write("".join(f"{json.dumps(line)}\n" for line in self.lines).encode())
         with _writing(self._path):
             self._file = self._path.open("ab", buffering=0)  # a buffer would be written later, after an error
         # A file of its own for each process, in their order: tensorboardX names files by the second.
@@ -329,18 +331,6 @@ class MetricsLog:
         with contextlib.suppress(OSError):  # what could not be written has been said
             self._file.close()
         self._events.close()
-
-
-def _replace(path, text):
-    """Put a whole file in the place of another; what is in its way under the scratch name goes, a link too."""
-    scratch = path.with_name(path.name + ".tmp")
-    with _writing(path):
-        scratch.unlink(missing_ok=True)
-        with scratch.open("x") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
 
 
 @contextlib.contextmanager

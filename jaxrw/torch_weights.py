@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from jaxrw import models
+from jaxrw import files, models
 from jaxrw.errors import UserError
 
 # Where checkpoints keep the weights, if not at the top.
@@ -89,10 +89,9 @@ def save(path, variables, *, model):
       variables: of `model`; a mean and std are written as `mu` and `sigma` [1, C, 1, 1], as RobustBench names them.
       model: a module of `jaxrw.models.create`.
     """
-    path = pathlib.Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(safetensors.numpy.save(to_state_dict(variables, model=model), metadata={"format": "pt"}))
-    part.replace(path)
+    content = safetensors.numpy.save(to_state_dict(variables, model=model), metadata={"format": "pt"})
+    with files.replacing(path) as file:
+        file.write(content)
 
 
 def to_state_dict(variables, *, model):

@@ -7,6 +7,7 @@ import jaxrw
 
 ORDER = (
     "errors",
+    "files",
     "command_line",
     "preemption",
     "integrity",

@@ -88,14 +88,3 @@ def test_a_directory_that_vanishes_is_one_line(tmp_path):
             runs.MetricsLog(workdir)
         log.close()
     assert not (tmp_path / "run").exists()
-
-
-def test_scratch_files_of_a_kill_and_links_in_their_place_do_no_harm(tmp_path):
-    outside = tmp_path / "outside"
-    outside.write_text("kept")
-    (tmp_path / "results.json.tmp").symlink_to(outside)
-    runs.write_json(tmp_path / "results.json", {"schema": 1})
-    (tmp_path / "results.json.tmp").write_text('{"sch')
-    runs.write_json(tmp_path / "results.json", {"schema": 1})
-    assert outside.read_text() == "kept"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "results.json"]

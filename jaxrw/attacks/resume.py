@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import zipfile
 
 import jax
 import numpy as np
+
+from jaxrw import files
 
 # Raise it whenever the same evaluation would end in other numbers or the file holds other arrays.
 VERSION = 2
@@ -35,13 +36,8 @@ def fingerprint(key, images, labels, *, eps, attacks, settings):
 
 def save(path, arrays, *, fingerprint, logits):
     """Write {name: array} and what they belong to; a reader sees the old file or the new one, never a part."""
-    path = pathlib.Path(path)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with files.replacing(path) as file:
         np.savez(file, fingerprint=np.array(json.dumps(fingerprint)), logits=logits, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def load(path, *, fingerprint, logits):
