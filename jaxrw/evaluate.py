@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
 import pathlib
 import sys
 import warnings
@@ -27,16 +26,8 @@ from jaxrw.attacks.resume import StateError
 from jaxrw.augment import to_pixels
 from jaxrw.errors import UserError
 from jaxrw.progress import AutoAttackProgress, evaluation_bar, print_measured
-
-CHECKPOINTS = ("last", "best")
-
-# Name in results.json of what is no checkpoint of a run.
-FILE = "file"
-
-_PACKAGES = ("jaxrw", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
-
-# Fields of `evaluation` that an attack's accuracy depends on, where these are not eps and step_size.
-_DECIDING = {"clean": (), "fgsm": ("eps",), "apgd_ce": ("eps",), "aa": ("eps",)}
+from jaxrw.runs.metrics import log_evaluation
+from jaxrw.runs.results import CHECKPOINTS, FILE, already_measured, begin_results, enter
 
 # Sections of a config that say something about a network trained elsewhere.
 _SECTIONS_OF_A_FILE = ("seed", "dataset", "model", "evaluation")
@@ -75,13 +66,13 @@ def run(config, workdir, *, checkpoint=None, parts=None):
             for name, number in steps.items()
         }
         kept = hosts.agree(runs.read_results(workdir))
-        results = _begin_results(config, parts, kept=kept, about=about)
+        results = begin_results(config, num_examples=len(parts.dataset.test.labels), kept=kept, about=about)
         results["train_seconds"] = round(
             sum(line.get("seconds", 0) for line in runs.read_metrics(workdir)), 1
         )
         names = [name for name in ((checkpoint,) if checkpoint else CHECKPOINTS) if steps[name] is not None]
         _measure(config, parts, workdir, results, {name: variables_of(name) for name in names}, check)
-        _log(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)
+        log_evaluation(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)
         if config.evaluation.figure_examples and jax.process_count() == 1:
             shown = names[0]  # the last, unless the best alone is asked for
             measured = _measure_figures(parts, workdir, results, shown, variables_of(shown))
@@ -142,7 +133,7 @@ def _run_file(config, workdir, path):
         runs.open_workdir(workdir, sections, may_differ=("evaluation.",)),
         preemption.listen(agreed=hosts.preemption()) as check,
     ):
-        results = _begin_results(sections, parts, kept=kept, about=about)
+        results = begin_results(sections, num_examples=len(parts.dataset.test.labels), kept=kept, about=about)
         _measure(config, parts, workdir, results, {FILE: lambda: step.replicate(variables)}, check)
     return results
 
@@ -170,10 +161,10 @@ def _measure(config, parts, workdir, results, variables_of, check):
             if checkpoint["accuracy"][attack] is not None and (not keep or images_path.exists()):
                 continue
             images_path.unlink(missing_ok=True)  # of other settings, or of nothing that results.json knows
-            same = None if keep else _already_measured(results, checkpoint, attack)
+            same = None if keep else already_measured(results, checkpoint, attack)
             values = same or measure(attack, variables, name, images_path if keep else None)
             print_measured(name, attack, values[0])
-            _enter(checkpoint, attack, values)
+            enter(checkpoint, attack, values)
             runs.write_json(workdir / "results.json", results)
             if attack == suite.AUTOATTACK:
                 _state_path(workdir, name).unlink(missing_ok=True)
@@ -198,61 +189,6 @@ def _draw_figures(workdir):
     facts, _ = figures.read(workdir / "figures")
     with contextlib.closing(runs.MetricsLog(workdir)) as log:
         log.write_image("examples", workdir / "figures" / "examples.png", step=facts["step"])
-
-
-def _begin_results(config, parts, *, kept, about):
-    """Results with what is known before anything is measured; null stands for what is not.
-
-    `kept` are earlier results or None; `about` says of each checkpoint which it is, or None where there is none.
-    """
-    results = {
-        "schema": 1,
-        "config": runs.as_json(config),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "device": f"{jax.device_count()} x {jax.local_devices()[0].device_kind}",
-        "train_seconds": None,
-        "checkpoints": {},
-    }
-    for name, identity in about.items():
-        results["checkpoints"][name] = identity and {
-            **identity,
-            "num_examples": len(parts.dataset.test.labels),
-            **_kept_measurements(kept, results["config"], name, identity),
-        }
-    return results
-
-
-def _kept_measurements(kept, config, name, about):
-    """What earlier results hold for the same checkpoint, of the attacks that were measured with the same settings."""
-    measurements = {"accuracy": dict.fromkeys(suite.ATTACKS)}
-    checkpoint = kept and kept["checkpoints"].get(name)
-    if not checkpoint or any(checkpoint.get(field) != about.get(field) for field in ("step", "sha256")):
-        return measurements
-    before, now = kept["config"]["evaluation"], config["evaluation"]
-    for attack in suite.ATTACKS:
-        if all(before[field] == now[field] for field in _DECIDING.get(attack, ("eps", "step_size"))):
-            measurements["accuracy"][attack] = checkpoint["accuracy"][attack]
-    if measurements["accuracy"][suite.AUTOATTACK] is not None:
-        measurements["autoattack"] = checkpoint["autoattack"]
-    return measurements
-
-
-def _already_measured(results, asking, attack):
-    """What was measured of the same step under the other name: the best checkpoint may be the last."""
-    for checkpoint in results["checkpoints"].values():
-        if not checkpoint or checkpoint.get("step") != asking.get("step"):
-            continue
-        if checkpoint["accuracy"][attack] is not None:
-            details = checkpoint.get("autoattack") if attack == suite.AUTOATTACK else None
-            return checkpoint["accuracy"][attack], details
-    return None
-
-
-def _enter(checkpoint, attack, values):
-    """Enter an accuracy, and AutoAttack's details where there are some."""
-    checkpoint["accuracy"][attack], details = values
-    if details:
-        checkpoint["autoattack"] = details
 
 
 def _create_measure(config, parts, workdir, check):
@@ -327,29 +263,3 @@ def _autoattack(parts, logits_fn, name, *, evaluation, check, state_path, images
         print(f"warning: AutoAttack of {name}: {warning}", file=sys.stderr)
     fields = ("clean_accuracy", "accuracy", "attacked", "fooled", "seconds", "num_targets", "warnings")
     return 100 * float(result.robust.mean()), {field: getattr(result, field) for field in fields}
-
-
-def _log(workdir, measured, evaluation):
-    """A line in metrics.jsonl for each checkpoint of which results.json has what the log has not.
-
-    Compared, because a kill may have come between the two.
-    """
-    settings = {"eps": evaluation.eps, "step_size": evaluation.step_size}
-    with contextlib.closing(runs.MetricsLog(workdir)) as log:
-        for name, checkpoint in measured.items():
-            place = {"checkpoint": name, "epoch": checkpoint["epoch"], "step": checkpoint["step"]}
-            found = [line for line in log.lines if line.items() >= place.items()]
-            new = {
-                attack: value
-                for attack, value in checkpoint["accuracy"].items()
-                if value is not None and not any(_is_logged(attack, value, settings, line) for line in found)
-            }
-            if new:
-                log.write("evaluation", **place, **settings, **new)
-
-
-def _is_logged(attack, value, settings, line):
-    """Whether a line of the log holds an accuracy, measured with the same settings."""
-    return line.get(attack) == value and all(
-        line.get(field) == settings[field] for field in _DECIDING.get(attack, ("eps", "step_size"))
-    )

@@ -4,7 +4,8 @@ import pathlib
 
 from jaxrw import torch_weights
 from jaxrw.errors import UserError
-from jaxrw.evaluate import CHECKPOINTS, open_run
+from jaxrw.evaluate import open_run
+from jaxrw.runs.results import CHECKPOINTS
 
 
 def run(config, workdir, *, checkpoint=None):

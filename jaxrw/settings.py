@@ -1,6 +1,7 @@
 """What a config may say: every field's range, checked before anything is computed or written."""
 
 import difflib
+import json
 import math
 
 from jaxrw import models, reweighting
@@ -106,6 +107,22 @@ def get(config, field):
     for name in field.split("."):
         config = config[name]
     return config
+
+
+def as_json(config):
+    """A ConfigDict as the nested dicts and lists that config.json holds."""
+    return json.loads(config.to_json())
+
+
+def flatten(config, prefix=""):
+    """Nested dicts as one dict with dotted names."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def _missing(config, field):

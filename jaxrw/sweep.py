@@ -108,7 +108,7 @@ def _create_run(file, variant, seed, workdir, overrides, flags):
     plain = _parse([f"--config={file}"])
     changed = {
         field: value
-        for field, value in runs.flatten(variant).items()
+        for field, value in settings.flatten(variant).items()
         if field == "method.name" or _get(plain, field) != value
     }
     arguments = [f"--config={file}", *(f"--config.{field}={value}" for field, value in changed.items())]
@@ -129,14 +129,14 @@ def _parse(arguments):
 
 def _get(config, field):
     """Value of a dotted field, None where there is none: the command line will say so."""
-    return runs.flatten(config.to_dict()).get(field)
+    return settings.flatten(config.to_dict()).get(field)
 
 
 def is_done(item):
     """Whether results.json holds all that a run is to measure, of this very config trained to its end."""
     results = runs.read_results(item.workdir)
     try:
-        wanted, found = runs.as_json(item.config), results["config"]
+        wanted, found = settings.as_json(item.config), results["config"]
         attacks = wanted["evaluation"].pop("attacks")
         found = {**found, "evaluation": {**found["evaluation"]}}
         for config in (wanted, found):

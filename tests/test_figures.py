@@ -8,7 +8,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from jaxrw import accuracy, experiment, figures, histograms, reweighting, runs, step
+from jaxrw import accuracy, experiment, figures, histograms, reweighting, runs, settings, step
 from jaxrw.attacks import suite
 from jaxrw.figures import measurement, robustness, weighting
 
@@ -61,7 +61,7 @@ def workdir(parts, state, tmp_path_factory):
     checkpoints["last"]["accuracy"]["clean"] = 50.0
     results = {
         "schema": 1,
-        "config": runs.as_json(tiny.config()),
+        "config": settings.as_json(tiny.config()),
         "checkpoints": checkpoints,
         "train_seconds": 1.0,
     }

@@ -14,9 +14,10 @@ import shutil
 import struct
 import zlib
 
+import hypothesis
 import pytest
 import tiny
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image
 from test_data_prepared import prepare
@@ -24,7 +25,7 @@ from test_launch import DIGITS, TINY
 
 import launch
 from configs import digits
-from jaxrw import data, experiment, report, runs
+from jaxrw import data, experiment, report, runs, settings
 from jaxrw.errors import UserError
 
 
@@ -63,7 +64,7 @@ def contents(root):
 def results(**changed):
     """A results.json as evaluate writes it, of a run with the digits config."""
     checkpoint = {"epoch": 39, "step": 360, "num_examples": 360, "accuracy": {"clean": 50.0, "aa": None}}
-    config = runs.as_json(digits.get_config())
+    config = settings.as_json(digits.get_config())
     whole = {"schema": 1, "config": config, "checkpoints": {"last": checkpoint, "best": None}}
     return json.dumps(whole | {"versions": {}, "device": "cpu", "train_seconds": 1.0} | changed)
 
@@ -145,7 +146,7 @@ FINE_FOR_EVALUATION = ("config without method", "method that is a number")
 
 
 def test_results_that_are_none_are_kept_when_new_ones_are_written(tmp_path, capsys):
-    write(tmp_path / "config.json", json.dumps(runs.as_json(tiny.config())))
+    write(tmp_path / "config.json", json.dumps(settings.as_json(tiny.config())))
     write(tmp_path / "results.json", accuracy(1000.0))
     with runs.open_workdir(tmp_path, tiny.config()):
         assert not (tmp_path / "results.json").exists()
@@ -164,7 +165,7 @@ def test_results_below_links_and_odd_names(tmp_path, capsys):
     assert out.count("| odd") == 1
 
 
-@settings(max_examples=60)
+@hypothesis.settings(max_examples=60)
 @given(st.binary(max_size=60), st.integers(0, 10_000), st.booleans())
 def test_any_damage_of_results(tmp_path_factory, noise, place, cut):
     """Bytes put anywhere into a good results.json, or cut off there: a table or a complaint."""
@@ -254,7 +255,7 @@ BAD_METRICS = {
 def test_metrics_that_are_none(kind, tmp_path, capsys):
     """Left out, said, and kept; a line cut short by a kill is no damage."""
     good = b'{"kind": "train", "epoch": 0, "step": 4, "loss": 1.0}\n'
-    write(tmp_path / "config.json", json.dumps(runs.as_json(tiny.config())))
+    write(tmp_path / "config.json", json.dumps(settings.as_json(tiny.config())))
     write(tmp_path / "metrics.jsonl", good + BAD_METRICS[kind] + b'{"kind": "tra')
     before = contents(tmp_path)
     with runs.open_workdir(tmp_path, tiny.config()):
@@ -349,7 +350,7 @@ def copy_of_a_set(tmp_path_factory):
     return root
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(which=st.integers(0, 100), place=st.integers(0, 10**6), noise=st.binary(max_size=8), cut=st.booleans())
 def test_any_damage_of_a_prepared_set(copy_of_a_set, tmp_path_factory, which, place, noise, cut):
     """Bytes changed anywhere in any of its files, or the file cut there: the images, or one line."""
@@ -393,7 +394,7 @@ _VALUES = st.one_of(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(field=st.sampled_from(_FIELDS), value=_VALUES)
 def test_any_value_of_any_field(tmp_path, capsys, monkeypatch, field, value):
     """Told in one line, or accepted; what is accepted is not run here."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 import launch
 from configs import digits, resnet18_c10
-from jaxrw import report, runs
+from jaxrw import report, runs, settings
 from jaxrw.attacks.suite import ATTACKS
 from jaxrw.errors import UserError
 from jaxrw.report import collect, published, write
@@ -36,7 +36,12 @@ def put(root, name, *, config=resnet18_c10, seed=0, method="mail", last=(), best
         }
         for kind, accuracy in (("last", last), ("best", best))
     }
-    content = {"schema": 1, "config": runs.as_json(config), "train_seconds": 1.0, "checkpoints": checkpoints}
+    content = {
+        "schema": 1,
+        "config": settings.as_json(config),
+        "train_seconds": 1.0,
+        "checkpoints": checkpoints,
+    }
     (root / name).mkdir(parents=True)
     runs.write_json(root / name / "results.json", content)
     return content

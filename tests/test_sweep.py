@@ -22,7 +22,7 @@ TABLES = sorted((ROOT / "configs" / "sweeps").glob("table*.py"))
 # Stands for launch.py: writes what a run leaves, says that it ran, fails or waits where it is told to.
 LAUNCHER = """
 import json, os, pathlib, sys, time
-from jaxrw import command_line, runs
+from jaxrw import command_line, runs, settings
 from jaxrw.attacks import suite
 values = command_line.parse(sys.argv)
 workdir, config = pathlib.Path(values.workdir), values.config
@@ -37,7 +37,7 @@ workdir.mkdir(parents=True)
 place = {"epoch": config.optim.num_epochs - 1, "step": 9, "num_examples": 30}
 accuracy = dict.fromkeys(suite.ATTACKS) | dict.fromkeys(config.evaluation.attacks, 50.0)
 checkpoints = {"last": {**place, "accuracy": accuracy}, "best": None}
-results = {"schema": 1, "config": runs.as_json(config), "checkpoints": checkpoints, "train_seconds": 100}
+results = {"schema": 1, "config": settings.as_json(config), "checkpoints": checkpoints, "train_seconds": 100}
 runs.write_json(workdir / "results.json", results)
 """
 

@@ -10,6 +10,14 @@ from jaxrw.attacks.pgd import fgsm, pgd
 ATTACKS = ("clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa")
 AUTOATTACK = ATTACKS[-1]
 
+# Fields of a config's `evaluation` that each column's accuracy depends on.
+SETTINGS = dict.fromkeys(ATTACKS, ("eps", "step_size")) | {
+    "clean": (),
+    "fgsm": ("eps",),
+    "apgd_ce": ("eps",),
+    "aa": ("eps",),
+}
+
 
 def create(name, *, eps, step_size):
     """Attack of one column: (key, logits_fn, images, labels, index) -> adversarial images, pixels in [0, 1].

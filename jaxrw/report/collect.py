@@ -2,15 +2,13 @@
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
 
-from jaxrw import reweighting, runs
+from jaxrw import reweighting, settings
 from jaxrw.attacks.suite import ATTACKS
-
-SCHEMA = 1
-CHECKPOINTS = ("last", "best")
+from jaxrw.runs.checks import is_number
+from jaxrw.runs.results import CHECKPOINTS, FILE, SCHEMA
 
 # No results.json of a run comes near it; reading more would only fill the memory.
 _MAX_BYTES = 20_000_000
@@ -103,8 +101,8 @@ def _read(directory, path, has_config):
         raise _UnusableError(
             f"results.json has schema {content['schema']!r:.40}; this version reads {SCHEMA}"
         )
-    config, checkpoints = runs.flatten(_get(content, "config", dict)), _get(content, "checkpoints", dict)
-    if "file" in checkpoints:
+    config, checkpoints = settings.flatten(_get(content, "config", dict)), _get(content, "checkpoints", dict)
+    if FILE in checkpoints:
         raise _UnusableError(
             "of weights that were trained elsewhere, by no method and with no seed known here"
         )
@@ -167,8 +165,7 @@ def _check(checkpoint, name):
     accuracy = _get(checkpoint, "accuracy", dict, f"{where}.")
     for attack in ATTACKS:
         value = accuracy.get(attack)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if value is not None and not (number and 0 <= value <= 100):
+        if value is not None and not (is_number(value) and 0 <= value <= 100):
             raise _UnusableError(
                 f"{where}.accuracy.{attack} is {value!r:.40}; must be a percentage in 0..100 or null"
             )
@@ -184,7 +181,7 @@ def _check(checkpoint, name):
 
 def _check_same(config, other):
     """Refuse a run whose two files tell of two configs."""
-    other = runs.flatten(other)
+    other = settings.flatten(other)
     for field in sorted(config.keys() | other.keys()):
         same = config.get(field) == other.get(field)
         if not same and not field.startswith(("evaluation.", *_WITHOUT_EFFECT)):

@@ -5,7 +5,8 @@ import json
 import statistics
 
 from jaxrw.report import published
-from jaxrw.report.collect import CHECKPOINTS, Problem
+from jaxrw.report.collect import Problem
+from jaxrw.runs.results import CHECKPOINTS
 
 NAMES = {
     "standard": "Standard",
