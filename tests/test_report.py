@@ -14,7 +14,7 @@ from configs import digits, resnet18_c10
 from jaxrw import report, runs, settings
 from jaxrw.attacks.suite import ATTACKS
 from jaxrw.errors import UserError
-from jaxrw.report import collect, published, write
+from jaxrw.report import collect, latex, published
 
 
 def put(root, name, *, config=resnet18_c10, seed=0, method="mail", last=(), best=None, **fields):
@@ -380,7 +380,7 @@ def test_a_report_that_cannot_be_written(tmp_path, capsys):
 
 
 def test_tex_has_no_character_that_tex_takes_for_more():
-    assert write._tex("50% & a_b #1 ±") == r"50\% \& a\_b \#1 $\pm$"
+    assert latex._tex("50% & a_b #1 ±") == r"50\% \& a\_b \#1 $\pm$"
 
 
 def test_the_page_is_in_the_package():

@@ -1,0 +1,71 @@
+"""The report in Markdown."""
+
+import os
+import pathlib
+
+from jaxrw import figures
+from jaxrw.report import words
+from jaxrw.report.terminal import TITLES
+
+
+def render(*, sections, problems, runs, name, directory):
+    """The report in Markdown, pictures by their paths relative to `directory`."""
+    parts = [f"# Results of {_plain(name)}", f"{len(runs)} runs."]
+    if problems:
+        parts += [
+            "## To know first",
+            "\n".join(f"- **{_plain(p.path)}**: {_plain(p.words)}" for p in problems),
+        ]
+    for section in sections:
+        parts += [f"## {_plain(section.title)}", _plain(words.setting_words(section))]
+        for made in section.tables:
+            parts += [f"### {_plain(made.title)}", _table(made), _plain(words.caption(made))]
+        parts += _trends(section) + _correlations(section)
+        for label, _, pictures in section.pictures:
+            parts += [f"<details><summary>Figures: {_plain(label)}</summary>"]
+            for picture, path in pictures.items():
+                where = pathlib.Path(os.path.relpath(path, directory)).as_posix()
+                parts += [f"![{figures.FIGURES[picture]}](<{where}>)"]
+            parts += ["</details>"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _plain(text):
+    """Text whose characters mean nothing to Markdown or HTML."""
+    text = text.replace("\n", " ").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return (
+        text.replace("|", "\\|").replace("`", "'").replace("_", "\\_").replace("*", "\\*").replace("[", "\\[")
+    )
+
+
+def _table(made):
+    """Cells of two lines: what was measured, and the paper's number below it."""
+    rows = [["", *(TITLES[attack] for attack in made.attacks)]]
+    for row in made.rows:
+        cells = []
+        for cell in row.cells:
+            text = f"**{words.measured(cell)}**" if cell.best else words.measured(cell)
+            text = f"⚠ {text}" if cell.attack == "aa" and not cell.values else text
+            text = f"{text}{' ↑' if cell.improved else ''} {words.counted(cell)}".strip()
+            cells.append(f"{text}<br>{words.beside(cell)}" if words.beside(cell) else text)
+        rows.append([_plain(row.label), *cells])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], f"|---|{'---:|' * len(made.attacks)}", *lines[1:]])
+
+
+def _trends(section):
+    """The trends as a table."""
+    if not section.trends:
+        return []
+    rows = [f"| {' | '.join(map(_plain, row))} |" for row in words.trend_rows(section)]
+    head = "| | table | attack | paper | measured | seeds | |\n|---|---|---|---:|---:|---:|---|"
+    return ["### The paper's trends", "\n".join([head, *rows]), words.TREND_WORDS]
+
+
+def _correlations(section):
+    """Figure 4's r as a table."""
+    if not section.correlations:
+        return []
+    rows = [f"| {' | '.join(map(_plain, row))} |" for row in words.correlation_rows(section)]
+    head = "| | checkpoint | clean images | under PGD-20 | runs |\n|---|---|---:|---:|---:|"
+    return [f"### {words.CORRELATION_TITLE}", "\n".join([head, *rows]), words.correlation_words()]

@@ -1,0 +1,110 @@
+"""What all formats of the report say, and how: the text of a cell, of a caption, of a table's rows."""
+
+from jaxrw.report import published, tables
+from jaxrw.report.groups import NAMES
+from jaxrw.report.terminal import TITLES
+
+TREND_WORDS = (
+    "Differences in percentage points, seed by seed; ± is their standard error. A difference within two standard "
+    "errors is not told apart from 0."
+)
+
+CORRELATION_TITLE = "Figure 4: Pearson's r of similarity and incorrect rate (Eq. 23)"
+
+
+def measured(cell):
+    """Text of a cell: mean and sample deviation; "not run" where there is none."""
+    if cell.mean is None:
+        return "not run"
+    return f"{cell.mean:.2f}" + ("" if cell.deviation is None else f" ± {cell.deviation:.2f}")
+
+
+def counted(cell):
+    """How many seeds a cell has, with a mark where some lack."""
+    return f"n={len(cell.values)}{'‡' if cell.missing else ''}" if cell.values else ""
+
+
+def beside(cell):
+    """The paper's number and the difference."""
+    if cell.published is None:
+        return ""
+    mean, deviation = cell.published
+    difference = "" if cell.difference is None else f" ({cell.difference:+.2f})"
+    return f"paper {mean:.2f} ± {deviation:.2f}{difference}"
+
+
+def _missing_words(made):
+    """Which seeds lack where, in one line; empty where none does."""
+    found = {}
+    for row in made.rows:
+        for cell in row.cells:
+            if cell.missing:
+                found.setdefault((row.label, cell.missing), []).append(TITLES[cell.attack])
+    return "; ".join(
+        f"{label}: seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} of "
+        + ("all columns" if len(names) == len(made.attacks) else ", ".join(names))
+        for (label, seeds), names in found.items()
+    )
+
+
+def caption(made):
+    """What the numbers of a table are."""
+    seeds = made.setting.seeds
+    words = [
+        f"Accuracy in percent on {made.setting.num_examples:,} test images, mean ± sample deviation over n seeds "
+        f"(found: {', '.join(map(str, seeds))}). Bold: best of its column. ↑: higher than without margin reweighting."
+    ]
+    if any(cell.published for row in made.rows for cell in row.cells):
+        words.append("Paper: its mean ± deviation over five seeds, and measured minus published.")
+    if not all(row.cells[-1].values for row in made.rows):
+        words.append("⚠ AutoAttack was not run for every row: believe no other robust accuracy without it.")
+    if _missing_words(made):
+        words.append(f"‡ Seeds missing: {_missing_words(made)}.")
+    return " ".join([*words, *(f"{note}." for note in made.notes)])
+
+
+def setting_words(section):
+    """The setting's schedule and size, and how far it is from the paper's."""
+    config = section.setting.config
+    words = [f"{config['optim.num_epochs']} epochs, {section.setting.num_examples:,} test images."]
+    if section.differences:
+        fields = ", ".join(
+            f"{name} {mine} (paper {theirs})" for name, (mine, theirs) in section.differences.items()
+        )
+        words.append(
+            f"Not the paper's settings, so compare the order of its numbers, not their size: {fields}."
+        )
+    elif section.differences is not None:
+        words.append("The paper's settings.")
+    return " ".join(words)
+
+
+def trend_rows(section):
+    """Text of the trends, row by row."""
+    return [
+        (
+            trend.words,
+            trend.table.title.split(":")[0],
+            TITLES[trend.attack],
+            f"{trend.published:+.2f}",
+            f"{trend.measured:+.2f}" + ("" if trend.error is None else f" ± {trend.error:.2f}"),
+            str(trend.num_seeds),
+            trend.verdict,
+        )
+        for trend in section.trends
+    ]
+
+
+def correlation_words():
+    """The paper's r."""
+    facts = published.load()["figure4"]
+    model, dataset = tables.MODELS[facts["model"]], tables.DATASETS[facts["dataset"]]
+    return f"The paper: {facts['r']:.2f} for {model} on {dataset} with {NAMES[facts['method']]} adversarial training."
+
+
+def correlation_rows(section):
+    """Text of the r's, row by row."""
+    return [
+        (label, checkpoint, f"{clean:.3f}", f"{adversarial:.3f}", str(number))
+        for label, checkpoint, clean, adversarial, number in section.correlations
+    ]
