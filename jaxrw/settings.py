@@ -1,4 +1,4 @@
-"""What a config may say: every field's range, checked before anything is computed or written."""
+"""What a config may say: every field's range, checked before anything is computed or written; and its fields."""
 
 import difflib
 import json
@@ -60,7 +60,7 @@ _RANGES = {
 def check(config, *, num_devices):
     """Raise UserError for the first field that no run could use; `num_devices` share the global batch."""
     for field in (*_CHOICES, *_RANGES):
-        if _missing(config, field):
+        if not has(config, field):
             raise UserError(
                 f"{field} is missing from the config; begin with configs/base.py, which has every field"
             )
@@ -109,6 +109,15 @@ def get(config, field):
     return config
 
 
+def has(config, field):
+    """Whether a config has such a dotted field."""
+    try:
+        get(config, field)
+    except (KeyError, AttributeError, TypeError):
+        return False
+    return True
+
+
 def as_json(config):
     """A ConfigDict as the nested dicts and lists that config.json holds."""
     return json.loads(config.to_json())
@@ -123,15 +132,6 @@ def flatten(config, prefix=""):
         else:
             flat[prefix + name] = value
     return flat
-
-
-def _missing(config, field):
-    """Whether a config has no such dotted field."""
-    try:
-        get(config, field)
-    except (KeyError, AttributeError, TypeError):
-        return True
-    return False
 
 
 def _check_choice(field, value, choices):

@@ -59,18 +59,20 @@ def run(config, path, workdir, *, launcher, overrides=(), flags=(), only_list=Fa
       Stopped: asked to stop; the run at work has been told so too, and waited for.
     """
     everything = create(config, path, workdir, overrides=overrides, flags=flags)
-    missing = [item for item in everything if not is_done(item)]
+    found = {item: finished(item) for item in everything}
+    done = {item: results.get("train_seconds") or 0 for item, results in found.items() if results}
+    missing = [item for item in everything if item not in done]
     if only_list:
         for item in missing:
             print(item.command(launcher))
         return
-    print(f"{len(everything)} runs below {workdir}, {len(everything) - len(missing)} of them done")
-    failed = _run_all(missing, everything, launcher)
-    done = f"{len(everything) - len(failed)} of {len(everything)} runs are done"
+    print(f"{len(everything)} runs below {workdir}, {len(done)} of them done")
+    failed = _run_all(missing, done, launcher)
+    told = f"{len(everything) - len(failed)} of {len(everything)} runs are done"
     if failed:
         names = "; ".join(f"{item.name} (status {status})" for item, status in failed.items())
-        raise RunError(f"{done}; {len(failed)} failed: {names}; the same command tries them again")
-    print(f"{done}; tables and figures: --mode report --workdir {workdir}")
+        raise RunError(f"{told}; {len(failed)} failed: {names}; the same command tries them again")
+    print(f"{told}; tables and figures: --mode report --workdir {workdir}")
 
 
 def create(config, path, workdir, *, overrides=(), flags=()):
@@ -109,7 +111,7 @@ def _create_run(file, variant, seed, workdir, overrides, flags):
     changed = {
         field: value
         for field, value in settings.flatten(variant).items()
-        if field == "method.name" or _get(plain, field) != value
+        if field == "method.name" or not settings.has(plain, field) or settings.get(plain, field) != value
     }
     arguments = [f"--config={file}", *(f"--config.{field}={value}" for field, value in changed.items())]
     arguments += [f"--config.seed={seed}", *overrides]
@@ -127,13 +129,11 @@ def _parse(arguments):
     return command_line.parse(["launch.py", *arguments]).config
 
 
-def _get(config, field):
-    """Value of a dotted field, None where there is none: the command line will say so."""
-    return settings.flatten(config.to_dict()).get(field)
+def finished(item):
+    """Content of results.json if it holds all that the run is to measure, of this very config trained to its end.
 
-
-def is_done(item):
-    """Whether results.json holds all that a run is to measure, of this very config trained to its end."""
+    None if not.
+    """
     results = runs.read_results(item.workdir)
     try:
         wanted, found = settings.as_json(item.config), results["config"]
@@ -143,7 +143,7 @@ def is_done(item):
             config["evaluation"].pop("attacks", None)
             config["dataset"] = {**config["dataset"], "data_dir": None}
         checkpoints = results["checkpoints"]
-        return (
+        whole = (
             wanted == found
             and checkpoints["last"]["epoch"] + 1 == item.config.optim.num_epochs
             and all(
@@ -151,14 +151,15 @@ def is_done(item):
             )
         )
     except (KeyError, TypeError, AttributeError):  # not written by a run, or by an older one
-        return False
+        return None
+    return results if whole else None
 
 
-def _run_all(missing, everything, launcher):
-    """Run them; the statuses of those that failed, by run."""
-    failed, seconds = {}, {}
+def _run_all(missing, seconds, launcher):
+    """Run them; the statuses of those that failed, by run. `seconds` is what those took that are done, by run."""
+    failed, seconds = {}, dict(seconds)
     for number, item in enumerate(missing):
-        left = _seconds_left(missing[number:], everything, seconds)
+        left = _seconds_left(missing[number:], seconds)
         about = f", about {tqdm.format_interval(left)} left" if left is not None else ""
         print(
             f"\nrun {number + 1} of {len(missing)}: {item.name}  ({len(failed)} failed{about})\n"
@@ -191,16 +192,12 @@ def _status(command):
         raise
 
 
-def _seconds_left(missing, everything, seconds):
+def _seconds_left(missing, seconds):
     """Time that the missing runs will take, from those of the same config file that are done; None: nobody knows."""
-    known = dict(seconds)
-    for item in everything:
-        if item not in known and is_done(item):
-            known[item] = runs.read_results(item.workdir).get("train_seconds", 0)
-    if not known:
+    if not seconds:
         return None
     by_config = {}
-    for item, value in known.items():
+    for item, value in seconds.items():
         by_config.setdefault(item.flags[0], []).append(value)
-    overall = statistics.mean(known.values())
+    overall = statistics.mean(seconds.values())
     return sum(statistics.mean(by_config.get(item.flags[0], [overall])) for item in missing)
