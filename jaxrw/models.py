@@ -99,19 +99,24 @@ def _wide_blocks(depth):
     return depth // 6
 
 
-class ResNet(nn.Module):
+class _Network(nn.Module):
+    """Fields of both networks."""
+
+    num_classes: int
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    dtype: jnp.dtype = jnp.dtype("float32")
+    axis_name: str | None = None
+
+
+class ResNet(_Network):
     """Post-activation ResNet for small images: 3x3 stem, no max-pool (He et al. 2016).
 
     With the defaults and 10 classes: 11,173,962 parameters.
     """
 
-    num_classes: int
     stage_sizes: Sequence[int] = (2, 2, 2, 2)
     width: int = 64
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    dtype: jnp.dtype = jnp.dtype("float32")
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, train):
@@ -128,19 +133,14 @@ class ResNet(nn.Module):
         return _head(x, self.num_classes, bias_init=_dense_bias(x.shape[-1]))
 
 
-class WideResNet(nn.Module):
+class WideResNet(_Network):
     """Pre-activation WideResNet without dropout (Zagoruyko & Komodakis 2016), as TRADES and MAIL use it.
 
     WRN-34-10, which is `blocks=5, width=10`: 46,160,474 parameters with 10 classes, 46,218,164 with 100.
     """
 
-    num_classes: int
     blocks: int = 5
     width: int = 10
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    dtype: jnp.dtype = jnp.dtype("float32")
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, train):
@@ -254,8 +254,3 @@ def _head(x, num_classes, *, bias_init):
     return nn.Dense(num_classes, kernel_init=_torch_uniform, bias_init=bias_init, name="dense")(
         x.mean((1, 2), dtype=jnp.float32)
     )
-
-
-def num_parameters(variables):
-    """Number of trained parameters in a model's variables."""
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
