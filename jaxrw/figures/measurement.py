@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrw import margins, runs, step
+from jaxrw import files, margins, runs, step
 from jaxrw.attacks import pgd
 from jaxrw.augment import to_pixels
 
@@ -55,7 +55,10 @@ def measure(parts, variables, directory, *, checkpoint, settings):
     directory.mkdir(exist_ok=True)
     arrays = {"labels": labels, "clean": clean, "adversarial": adversarial, "chosen": chosen}
     arrays |= {"images": parts.dataset.test.images[chosen], "adversarial_images": adversarial_images[chosen]}
-    np.savez_compressed(directory / "data.npz", **arrays)
+    # Facts come last: with them, `is_measured` takes the arrays for theirs.
+    (directory / "data.json").unlink(missing_ok=True)
+    with files.replacing(directory / "data.npz") as file:
+        np.savez_compressed(file, **arrays)
     runs.write_json(directory / "data.json", facts)
 
 
@@ -100,9 +103,7 @@ def _create_attack(parts, variables, size, settings):
     key, test = jax.device_get(parts.evaluation_key), parts.dataset.test
     batch_size = min(settings["batch_size"], size)
     logits_fn = step.logits_function(parts.evaluation_model, variables)
-    predict = jax.jit(
-        lambda variables, images: step.logits_function(parts.evaluation_model, variables)(images)
-    )
+    predict = jax.jit(lambda logits_fn, images: logits_fn(images))
 
     def run(eps):
         # A smaller radius in steps as much smaller, so that the curve is of one attack.
@@ -114,7 +115,7 @@ def _create_attack(parts, variables, size, settings):
             if radii:
                 attack = {"num_steps": NUM_STEPS, "index": index, **radii}
                 images = pgd(key, logits_fn, images, test.labels[index], **attack)
-            logits.append(predict(variables, images))
+            logits.append(predict(logits_fn, images))
             pixels.append(images)
         return np.concatenate(logits)[:size], np.concatenate(pixels)[:size]
 
