@@ -29,9 +29,8 @@ def get_config():
     config.model.name = "resnet18"  # resnet18, wrn34_10, wrn
     config.model.depth = placeholder(int)  # None: 18 or 34; wrn has to say
     config.model.width = placeholder(int)  # None: 64 channels, or factor 10 for WideResNets; wrn has to say
-    config.model.mean = placeholder(
-        tuple
-    )  # per channel, in [0, 1]; None as in the paper: inputs stay in [0, 1]
+    # One number per channel, in units of [0, 1]; None as in the paper: inputs stay in [0, 1].
+    config.model.mean = placeholder(tuple)
     config.model.std = placeholder(tuple)
     # Of the activations in training: float32 or bfloat16. Weights, statistics, logits and evaluation stay float32.
     config.model.dtype = "float32"
@@ -72,11 +71,9 @@ def get_config():
     config.evaluation.batch_size = 500  # examples at a time over all devices; changes no number
     config.evaluation.save_adversarial = False  # True: adversarial images of each attack go to .npz files
     config.evaluation.selection_steps = (
-        20  # PGD steps on the validation images that choose the best checkpoint
+        20  # of PGD on the validation images, which choose the best checkpoint
     )
-    config.evaluation.figure_examples = (
-        1000  # test images that the figures are of, under PGD-20; 0: no figures
-    )
+    config.evaluation.figure_examples = 1000  # test images that the figures show, under PGD-20; 0: no figures
     # Radii of the curve of robust accuracy, as multiples of evaluation.eps; (): no curve.
     config.evaluation.figure_eps = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 

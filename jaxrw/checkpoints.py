@@ -50,9 +50,8 @@ def open_checkpoints(directory):
         todelete_subdir=_TRASH,
         async_options=ocp.AsyncOptions(post_finalization_callback=functools.partial(_seal, directory)),
     )
-    handler = (
-        ocp.StandardCheckpointHandler()
-    )  # named, so that a checkpoint can be looked into before it is read
+    # Named, so that a checkpoint can be looked into before it is read.
+    handler = ocp.StandardCheckpointHandler()
     manager = ocp.CheckpointManager(directory, item_handlers=handler, options=options)
     try:
         yield manager

@@ -86,10 +86,8 @@ def test_is_the_published_algorithm_step_by_step():
     rng = np.random.default_rng(3)
     summit = 0.5 + 0.03 * rng.uniform(-1, 1, SHAPE)
     scale = rng.uniform(10, 60, SHAPE)
-    eps, num_steps = (
-        0.05,
-        30,
-    )  # few enough that no pixel comes so near its summit that rounding decides its sign
+    # Few enough steps that no pixel comes so near its summit that rounding decides its sign.
+    eps, num_steps = 0.05, 30
 
     def logits_fn(images):
         hill = -(scale.astype(np.float32) * jnp.square(images - summit.astype(np.float32))).sum((1, 2, 3))

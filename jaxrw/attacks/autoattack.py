@@ -42,9 +42,7 @@ _STEPS_PER_LOOK = {"apgd-ce": 5, "apgd-dlr": 5, "apgd-t": 10, "fab-t": 10, "squa
 class AutoAttackResult:
     """What AutoAttack found; accuracies in percent of all N examples, in [0, 100]."""
 
-    adversarial: (
-        np.ndarray
-    )  # [N, H, W, C] float32: what fooled, or the image itself where nothing had to or did
+    adversarial: np.ndarray  # [N, H, W, C] float32: what fooled; the image itself where nothing had to or did
     robust: np.ndarray  # [N] bool: correct, and fooled by no attack; the worst case
     fooled_by: np.ndarray  # [N] int8: number of the attack in `accuracy`, ROBUST, or WRONG without any attack
     clean_accuracy: float
