@@ -43,7 +43,7 @@ bench-tpu: $(TPU_VENV)/installed
 	$(TPU_VENV)/bin/python -m benchmarks.tpu_compile $(BENCH)
 
 bench-scaling: $(TPU_VENV)/installed
-	$(TPU_VENV)/bin/python -m benchmarks.scaling --plot docs/figures/scaling $(BENCH)
+	$(TPU_VENV)/bin/python -m benchmarks.scaling --plot docs/pictures/scaling $(BENCH)
 
 $(TPU_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(TPU_VENV)

@@ -2,7 +2,7 @@
 
     make bench-scaling
     python -m benchmarks.scaling [--config resnet18_c10] [--chip v5e] [--devices 1 4 16 64 256] [--batch 1024]
-        [--batch-per-chip 128] [--plot docs/figures/scaling]
+        [--batch-per-chip 128] [--plot docs/pictures/scaling]
 
 One series divides a global batch among more and more chips, the other gives every chip the same batch. Needs libtpu, as
 `benchmarks.tpu_compile` does, and shares what that has compiled. Nothing here ran on a TPU.

@@ -1,4 +1,4 @@
-"""The two exceptions that end a run with one line and without a traceback."""
+"""The exceptions that end a run with one line and without a traceback."""
 
 
 class UserError(Exception):

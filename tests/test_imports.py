@@ -2,6 +2,11 @@
 
 import ast
 import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
 
 import jaxrw
 
@@ -59,6 +64,29 @@ def imported(path):
 
 def test_every_room_is_in_the_order():
     assert {room for room, _ in rooms()} == set(ORDER)
+
+
+def test_contributing_shows_the_rooms_in_their_order():
+    listed = re.findall(
+        r"^    ((?:\w+/?(?:, )?)+)  ", (ROOT.parent / "CONTRIBUTING.md").read_text(), re.MULTILINE
+    )
+    names = [name for line in listed for name in line.split(", ")]
+    assert [name.removesuffix("/") for name in names] == list(ORDER)
+    assert {name for name in names if name.endswith("/")} == {
+        f"{path.name}/" for path in ROOT.iterdir() if (path / "__init__.py").exists()
+    }
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_no_source_file_is_kept_out_of_the_repository():
+    """A pattern in .gitignore that fits a folder of the package would leave everybody else without it."""
+    paths = [str(path) for path in sorted(ROOT.rglob("*.py"))]
+    done = subprocess.run(
+        ["git", "check-ignore", "--no-index", *paths], cwd=ROOT.parent, capture_output=True, text=True
+    )
+    if done.returncode == 128:
+        pytest.skip("no git repository here")
+    assert done.stdout == ""
 
 
 def test_imports_never_turn_back():
