@@ -15,11 +15,10 @@ Every field that can be set is in configs/base.py. A config file is Python and i
 import os
 import pathlib
 import sys
-import warnings
 
 from absl import logging
 
-from jaxrw import command_line, preemption
+from jaxrw import command_line, compilation, preemption
 from jaxrw.errors import RunError, Stopped, UserError
 
 
@@ -70,6 +69,7 @@ def _run(values, argv):
     if command_line.is_sweep(values.config):
         _sweep(values, argv)
         return
+    compilation.choose_cpu_kernels()
     # Imported late, so that --help and a misspelt flag answer at once.
     from jaxrw import evaluate, export, hosts, report, train
 
@@ -78,7 +78,7 @@ def _run(values, argv):
         return
     if values.config is None:
         raise UserError("--config is missing; give a file, as --config configs/digits.py")
-    _keep_compiled_programs()
+    compilation.keep_programs()
     _join_hosts(values)
     workdir = values.workdir or command_line.default_workdir(values)
     if values.mode == "export":
@@ -119,20 +119,6 @@ def _join_hosts(values):
         hosts.initialize(**where)
     if not hosts.is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, until the process ends
-
-
-def _keep_compiled_programs():
-    """Keep what XLA compiles in ~/.cache/jaxrw, or in $JAX_COMPILATION_CACHE_DIR: the next start is faster."""
-    import jax
-
-    # On a full disk nothing can be kept, which is no harm.
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
-    if not jax.config.jax_compilation_cache_dir:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "jaxrw"))
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        # JAX would leave out what compiles within a second: a start has many of these.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _print_unless_told(unraisable):

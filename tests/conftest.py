@@ -14,6 +14,10 @@ if "JAXRW_TEST_CACHE" not in os.environ:
 
 import hypothesis
 
+from jaxrw import compilation
+
+compilation.choose_cpu_kernels()  # as launch.py does
+
 # Examples compile or run JAX code, whose first call is slow; the examples are the same in every run.
 hypothesis.settings.register_profile("jaxrw", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxrw")

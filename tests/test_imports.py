@@ -13,6 +13,7 @@ import jaxrw
 ORDER = (
     "errors",
     "files",
+    "compilation",
     "command_line",
     "preemption",
     "integrity",
