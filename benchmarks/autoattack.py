@@ -2,7 +2,7 @@ r"""AutoAttack here against the reference implementation in PyTorch: same weight
 
     python launch.py --mode export --config FILE --workdir RUN          # writes RUN/last.safetensors
     pip install -e ".[torch]"; git clone https://github.com/fra31/auto-attack
-    python benchmarks/autoattack.py --weights RUN/last.safetensors --model resnet18 --width 8 --data_dir DIR \
+    python -m benchmarks.autoattack --weights RUN/last.safetensors --model resnet18 --width 8 --data_dir DIR \
         --reference auto-attack --out comparison --minutes 10
 
 Does the parts that `--out` does not hold yet until the minutes are over, then prints what there is; run it again until
@@ -24,13 +24,12 @@ import time
 import jax
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from jaxrw import data, models, torch_weights
+from jaxrw.attacks import autoattack
+from jaxrw.augment import to_pixels
+from jaxrw.step import logits_function
 
-from jaxrw import data, models, torch_weights  # noqa: E402
-from jaxrw.attacks import autoattack  # noqa: E402
-from jaxrw.augment import to_pixels  # noqa: E402
-from jaxrw.step import logits_function  # noqa: E402
+TESTS = pathlib.Path(__file__).parents[1] / "tests"  # where the same networks are written in PyTorch
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 # FAB-T without restarts draws nothing: one seed says what all would.
@@ -162,7 +161,7 @@ def run_reference(arguments, problem, part, end):
 @functools.cache
 def _import_reference(directory):
     """The class AutoAttack and torch."""
-    sys.path.insert(0, directory)
+    sys.path[:0] = [directory, str(TESTS)]
     import torch
     from autoattack import AutoAttack
 
