@@ -151,7 +151,7 @@ def lower(config, parts, *, chip, num_devices):
     mapped = train.create_step(config, parts, devices=topology.devices[:num_devices])
     images = parts.dataset.train.images
     arguments = (
-        jax.eval_shape(parts.create_state),
+        parts.state_shapes(),
         jax.eval_shape(lambda: parts.step_key),
         step.Images(jax.ShapeDtypeStruct((len(images), images[0].size), jnp.uint8), images.shape[1:]),
         jax.ShapeDtypeStruct((len(images),), jnp.int32),

@@ -1,7 +1,6 @@
 """What a config stands for: data, model and optimiser, put together once for training and for evaluation."""
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -34,14 +33,19 @@ class Experiment:
 
     def create_state(self):
         """State before the first step."""
-        # Compiled: run one by one, the hundred operations of the initialisation take seconds to load.
-        create = functools.partial(
-            step.create_state,
-            model=self.model,
-            optimizer=self.optimizer,
-            image_shape=self.dataset.test.images.shape[1:],
-        )
-        return jax.jit(create)(self.init_key)
+        # Compiled: run one by one, the hundred operations of the initialisation take seconds to load. They run once, so
+        # optimizing them, which takes the CPU's compiler longer than a training step, saves nothing.
+        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+        return jax.jit(self._initialize, compiler_options=options)(self.init_key)
+
+    def state_shapes(self):
+        """The state as shapes and types: nothing is computed."""
+        return jax.eval_shape(self._initialize, self.init_key)
+
+    def _initialize(self, key):
+        """State of a key."""
+        shape = self.dataset.test.images.shape[1:]
+        return step.create_state(key, model=self.model, optimizer=self.optimizer, image_shape=shape)
 
 
 def create(config):
@@ -76,7 +80,7 @@ def assemble(config, dataset):
     keys = jax.random.split(jax.random.key(config.seed), 4)
     experiment = Experiment(dataset, model, optimizer, steps_per_epoch, learning_rates, *keys)
     try:
-        jax.eval_shape(experiment.create_state)
+        experiment.state_shapes()
     except ValueError as error:
         raise UserError(str(error)) from error
     return experiment

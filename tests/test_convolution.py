@@ -100,7 +100,7 @@ def test_the_step_of_other_platforms(platform, dtype):
     images, labels = accuracy.replicated(parts.dataset.train)
     index = step.shard(np.arange(config.optim.batch_size, dtype=np.int32))
     mapped = train.create_step(config, parts)
-    arguments = jax.eval_shape(parts.create_state), parts.step_key, images, labels, index
+    arguments = parts.state_shapes(), parts.step_key, images, labels, index
     program = jax.jit(mapped).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
     assert "optimization_barrier" not in program
     assert "f64" not in program

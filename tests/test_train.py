@@ -249,7 +249,8 @@ except UserError as error:
     assert told == "mine\n"
 
 
-def test_a_warm_up_that_never_ends_is_said(tmp_path, capsys):
+def test_a_warm_up_that_never_ends_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "_train", lambda *arguments: None)  # it is said before
     train.run(tiny.config(method__warmup_epochs=3, optim__num_epochs=1, dataset__validation_size=0), tmp_path)
     assert "this run is standard adversarial training, not ours_mail" in capsys.readouterr().out
 
@@ -282,7 +283,7 @@ def test_autoattack_goes_on_and_other_attacks_leave_its_state_alone(whole, tmp_p
 
 
 def test_without_validation_there_is_no_best_and_the_run_says_so(tmp_path, capsys):
-    config = tiny.config(dataset__validation_size=0, optim__num_epochs=1)
+    config = tiny.config(dataset__validation_size=0)
     train.run(config, tmp_path)
     assert "no best checkpoint" in capsys.readouterr().out
     results = evaluate.run(config, tmp_path)
