@@ -1,6 +1,8 @@
 """What a config stands for: data, model and optimiser, put together once for training and for evaluation."""
 
 import dataclasses
+import math
+import os
 
 import flax.linen as nn
 import jax
@@ -80,10 +82,31 @@ def assemble(config, dataset):
     keys = jax.random.split(jax.random.key(config.seed), 4)
     experiment = Experiment(dataset, model, optimizer, steps_per_epoch, learning_rates, *keys)
     try:
-        experiment.state_shapes()
+        state = experiment.state_shapes()
     except ValueError as error:
         raise UserError(str(error)) from error
+    _check_memory(config, state)
     return experiment
+
+
+def _check_memory(config, state):
+    """Refuse a network whose parameters, momentum and gradients, in float32, no device here can hold."""
+    number = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    needed, there = 3 * 4 * number, _device_memory()
+    if there is not None and needed > there:
+        raise UserError(
+            f"model.width is {config.model.width} and model.depth {config.model.depth}: {number:,} parameters need "
+            f"{needed / 2**30:,.1f} GiB with momentum and gradients alone, and a device has {there / 2**30:,.1f}; "
+            "choose a smaller network"
+        )
+
+
+def _device_memory():
+    """Bytes that one device can hold, or None where nobody tells; a CPU's are the machine's."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def epoch_order(key, epoch, size):

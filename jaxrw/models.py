@@ -15,6 +15,9 @@ from jaxrw.convolution import for_flax
 MODELS = ("resnet18", "wrn34_10", "wrn")
 DTYPES = ("float32", "bfloat16")
 
+# The deepest network of He et al. 2016; each layer costs some milliseconds even before anything is compiled.
+MAX_DEPTH = 1202
+
 # PyTorch's default: uniform(+-1/sqrt(fan_in)).
 _torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 # He initialisation by the fan out: normal(0, sqrt(2 / (k k out))).
@@ -31,7 +34,7 @@ def create(
     Args:
       name: "resnet18", "wrn34_10", or "wrn", which needs `depth` and `width`.
       num_classes: K, at least 2.
-      depth: None: 18 or 34. ResNet: 8n + 2, or 34 for the usual (3, 4, 6, 3); WideResNet: 6n + 4.
+      depth: None: 18 or 34; at most `MAX_DEPTH`. ResNet: 8n + 2, or 34 for the usual (3, 4, 6, 3); WideResNet: 6n + 4.
       width: None: 64 or 10. ResNet: channels of the first stage; WideResNet: the factor on 16, 32, 64.
       mean: one number per channel in [0, 1], subtracted first; None: nothing is.
       std: one positive number per channel, divided by after `mean`; None: nothing is.
@@ -52,6 +55,8 @@ def create(
         raise ValueError(
             f"model.depth is {depth} and model.width is {width}; wrn needs both, as in 28 and 10"
         )
+    if depth is not None and depth > MAX_DEPTH:
+        raise ValueError(f"model.depth is {depth}; must be at most {MAX_DEPTH}")
     if width is not None and width < 1:
         raise ValueError(f"model.width is {width}; must be at least 1")
     if (mean is None) != (std is None):

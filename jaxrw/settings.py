@@ -33,7 +33,7 @@ _RANGES = {
     "attack.eps": _EPS,
     "attack.step_size": _STEP_SIZE,
     "attack.num_steps": (lambda v: v >= 0, "must be 0 or more (0 trains on clean images)"),
-    "optim.num_epochs": (lambda v: v >= 1, "must be at least 1"),
+    "optim.num_epochs": (lambda v: 1 <= v <= 1_000_000, "must be at least 1, at most 1,000,000"),
     "optim.batch_size": (lambda v: v >= 1, "must be at least 1"),
     "optim.learning_rate": (lambda v: v > 0, "must be positive"),
     "optim.momentum": (lambda v: 0 <= v < 1, "must be in [0, 1)"),

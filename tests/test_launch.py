@@ -108,6 +108,18 @@ MISTAKES = {
     "downscale that does not divide": (["--config.dataset.downscale=3"], "dataset.downscale=3", "8x8"),
     "impossible depth": (["--config.model.depth=17"], "model.depth is 17", "8n + 2"),
     "depth 0": (["--config.model.depth=0"], "model.depth is 0", "8n + 2"),
+    "too deep": (["--config.model.depth=100002"], "model.depth is 100002", "at most 1202"),
+    "too wide for any memory": (
+        ["--config.model.width=100000"],
+        "model.width is 100000",
+        "parameters need",
+        "choose a smaller network",
+    ),
+    "too many epochs": (
+        ["--config.optim.num_epochs=100000000"],
+        "optim.num_epochs is 100000000",
+        "at most 1,000,000",
+    ),
     "mean that is no number": (
         ["--config.model.mean=('a',)", "--config.model.std=('b',)"],
         "model.mean is ('a',)",
