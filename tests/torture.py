@@ -3,15 +3,16 @@
     python tests/torture.py [--kills 50] [--seed 0]
 
 A run trains a small network on digits, saves every second step, validates, keeps the best, evaluates the last and
-the best and prints its table: every file of a run is written. SIGKILL comes after a random number of events, an
-event being a training step, a batch of an evaluation or a change of a file, and up to 20 ms on; then the same
-command goes on, until it ends or is killed again. At its end the parameters of the last and of the best checkpoint,
-metrics.jsonl and results.json must be those of the undisturbed run, bit for bit; only what the clock decides may
-differ. Prints how often each kind of moment was hit; status 1 where a run ended differently.
+the best, by AutoAttack too, draws its figures and prints its table: every file of a run is written. SIGKILL comes
+after a random number of events, an event being a training step, a batch of an evaluation or a change of a file, and up
+to 20 ms on; then the same command goes on, until it ends or is killed again. At its end the parameters of the last and
+of the best checkpoint, metrics.jsonl and results.json must be those of the undisturbed run, bit for bit; only what the
+clock decides may differ. Prints how often each kind of moment was hit; status 1 where a run ended differently.
 """
 
 import argparse
 import collections
+import functools
 import hashlib
 import json
 import mmap
@@ -28,27 +29,25 @@ HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+from test_launch import DIGITS, TINY  # noqa: E402
+
 import launch  # noqa: E402
 from jaxrw import accuracy, evaluate, report, step, train  # noqa: E402, F401, imported before the processes part
 
-CONFIG = HERE.parent / "configs" / "digits.py"
-FIELDS = (
-    "dataset.train_size=64",
-    "dataset.validation_size=32",
-    "dataset.test_size=30",
-    "model.name=wrn",
-    "model.depth=10",
-    "model.width=1",
-    "method.warmup_epochs=1",
-    "attack.num_steps=2",
-    "optim.num_epochs=4",
-    "optim.batch_size=16",
-    "optim.milestones=(3,)",
-    "checkpoint.every_steps=2",
-    "evaluation.attacks=('clean','fgsm','pgd20')",
-    "evaluation.batch_size=16",
-    "evaluation.selection_steps=2",
+COMMAND = (
+    "launch.py",
+    DIGITS,
+    *TINY,
+    "--config.optim.num_epochs=4",
+    "--config.optim.milestones=(3,)",
+    "--config.checkpoint.every_steps=2",
+    "--config.evaluation.attacks=('clean','fgsm','aa')",
+    "--config.evaluation.batch_size=16",
+    "--config.evaluation.figure_examples=8",
 )
+
+# AutoAttack, shorter, with its state written after every look at its examples.
+AUTOATTACK = {"num_steps": 5, "num_targets": 2, "num_queries": 100, "state_seconds": 0}
 
 # What depends on the clock alone.
 CLOCK = ("seconds", "images_per_second", "train_seconds")
@@ -89,14 +88,7 @@ def run(workdir, watch):
     os.dup2(sys.stdout.fileno(), 1)
     os.dup2(sys.stdout.fileno(), 2)
     _observe(workdir, watch)
-    status = launch.main(
-        [
-            "launch.py",
-            f"--config={CONFIG}",
-            f"--workdir={workdir}",
-            *(f"--config.{field}" for field in FIELDS),
-        ]
-    )
+    status = launch.main([*COMMAND, f"--workdir={workdir}"])
     sys.stdout.flush()
     os._exit(status)
 
@@ -117,6 +109,7 @@ def _observe(workdir, watch):
     create, shard = train.create_step, accuracy.shard
     train.create_step = lambda *arguments: _told(create(*arguments), watch, "training step")
     accuracy.shard = _told(shard, watch, "evaluation batch")
+    evaluate.autoattack = functools.partial(evaluate.autoattack, **AUTOATTACK)
 
 
 def _told(function, watch, words):
