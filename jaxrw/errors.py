@@ -12,5 +12,8 @@ class RunError(Exception):
     """A run that cannot go on through no mistake in its input, told in one line; status 1."""
 
 
-class Stopped(Exception):  # noqa: N818, it is no error
-    """A run that was asked to stop and has saved where it stands, told in one line; status 75."""
+class Stopped(BaseException):
+    """A run that was asked to stop and has saved where it stands, told in one line; status 75.
+
+    No error: whoever catches all of these, as libraries do, must let it pass, as KeyboardInterrupt.
+    """

@@ -59,7 +59,7 @@ def run(config, workdir, *, checkpoint=None, parts=None):
         return _run_file(config, workdir, pathlib.Path(checkpoint))
     with (
         open_run(config, workdir, checkpoint=checkpoint, parts=parts) as (parts, steps, variables_of),
-        preemption.listen(agreed=hosts.preemption()) as check,
+        preemption.listen(agree=hosts.largest()) as check,
     ):
         about = {
             name: number and {"epoch": (number - 1) // parts.steps_per_epoch, "step": number}
@@ -73,11 +73,11 @@ def run(config, workdir, *, checkpoint=None, parts=None):
         names = [name for name in ((checkpoint,) if checkpoint else CHECKPOINTS) if steps[name] is not None]
         _measure(config, parts, workdir, results, {name: variables_of(name) for name in names}, check)
         log_evaluation(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)
-        if config.evaluation.figure_examples and jax.process_count() == 1:
+        if config.evaluation.figure_examples:
             shown = names[0]  # the last, unless the best alone is asked for
             measured = _measure_figures(parts, workdir, results, shown, variables_of(shown))
             if measured or results != kept:
-                _draw_figures(workdir)
+                _draw_figures(workdir, step=steps[shown])
     return results
 
 
@@ -131,7 +131,7 @@ def _run_file(config, workdir, path):
     about = {FILE: {"path": str(path), "sha256": digest}}
     with (
         runs.open_workdir(workdir, sections, may_differ=("evaluation.",)),
-        preemption.listen(agreed=hosts.preemption()) as check,
+        preemption.listen(agree=hosts.largest()) as check,
     ):
         results = begin_results(sections, num_examples=len(parts.dataset.test.labels), kept=kept, about=about)
         _measure(config, parts, workdir, results, {FILE: lambda: step.replicate(variables)}, check)
@@ -177,18 +177,17 @@ def _measure_figures(parts, workdir, results, name, load):
     settings = {field: results["config"]["evaluation"][field] for field in names}
     where = {field: results["checkpoints"][name][field] for field in ("epoch", "step")}
     what = {"checkpoint": {"name": name, **where}, "settings": settings}
-    if figures.is_measured(workdir / "figures", **what):
+    if hosts.agree(figures.is_measured(workdir / "figures", **what)):
         return False
-    figures.measure(parts, load(), workdir / "figures", **what)
+    hosts.first_does(figures.measure, parts, load(), workdir / "figures", **what)
     return True
 
 
-def _draw_figures(workdir):
+def _draw_figures(workdir, *, step):
     """Draw them all, and show the examples in TensorBoard."""
-    figures.draw_again(workdir)
-    facts, _ = figures.read(workdir / "figures")
+    hosts.first_does(figures.draw_again, workdir)
     with contextlib.closing(runs.MetricsLog(workdir)) as log:
-        log.write_image("examples", workdir / "figures" / "examples.png", step=facts["step"])
+        log.write_image("examples", workdir / "figures" / "examples.png", step=step)
 
 
 def _create_measure(config, parts, workdir, check):
@@ -208,10 +207,8 @@ def _create_measure(config, parts, workdir, check):
     def measure(attack, variables, name, images_path):
         if attack == suite.AUTOATTACK:
             logits_fn = step.logits_function(parts.evaluation_model, variables)
-            # Several hosts do not look at their examples at the same moments, so they cannot agree on one to stop at.
-            asked = check if jax.process_count() == 1 else lambda: None
             paths = {"state_path": _state_path(workdir, name), "images_path": images_path}
-            return _autoattack(parts, logits_fn, name, evaluation=evaluation, check=asked, **paths)
+            return _autoattack(parts, logits_fn, name, evaluation=evaluation, check=check, **paths)
         with evaluation_bar(f"{name}: {attack}", len(labels)) as bar:
             arguments = programs[attack], variables, key, images, labels
             options = {
@@ -242,6 +239,12 @@ def _state_path(workdir, name):
 def _autoattack(parts, logits_fn, name, *, evaluation, check, state_path, images_path):
     """AutoAttack's accuracy in percent, and what each of its attacks did."""
     test = parts.dataset.test
+
+    def tell(now):
+        progress(now)
+        if now.together:  # hosts look at their own examples at moments of their own
+            check(wait=True)
+
     with contextlib.closing(AutoAttackProgress(name)) as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", RobustnessWarning)  # they are in the result, and printed below
         try:
@@ -252,7 +255,7 @@ def _autoattack(parts, logits_fn, name, *, evaluation, check, state_path, images
                 test.labels,
                 eps=evaluation.eps,
                 batch_size=evaluation.batch_size,
-                progress=lambda now: (progress(now), check()),
+                progress=tell,
                 state_path=state_path,
             )
         except StateError as error:

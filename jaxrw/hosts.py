@@ -1,27 +1,29 @@
 """Several processes that are one run, as the hosts of a TPU slice are; alone, everything in here is free."""
 
+import collections
 import contextlib
 import functools
-import itertools
 import json
 import os
 import sys
+import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrw.errors import RunError, UserError
 
 # A process that is silent for so long is taken for dead, and the others end: two such times fit into a minute.
 HEARTBEAT_SECONDS = 25
 
+# So long a process that ends waits for the others to end too.
+LEAVE_SECONDS = 5
+
 # What stands in errors of the libraries by which processes talk.
 _BETWEEN = ("Gloo", "NCCL", "coordination", "Coordination", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
-
-# Every process asks whether to stop equally often, so that the same question gets the same answer everywhere.
-_questions = itertools.count()
 
 
 def initialize(*, coordinator_address=None, num_processes=None, process_id=None):
@@ -37,6 +39,8 @@ def initialize(*, coordinator_address=None, num_processes=None, process_id=None)
     """
     if process_id is not None and not 0 <= process_id < (num_processes or 0):
         raise UserError(f"--process_id is {process_id}; must be in 0..--num_processes - 1")
+    # It would take SIGTERM away from `jaxrw.preemption`, and has been seen to lose it.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator_address,
@@ -67,9 +71,21 @@ def told():
 
 
 def leave(status):
-    """End this process now: the usual end would wait for processes that may never come to theirs."""
+    """End this process: together with the others where they are ending too, without those that never come to it.
+
+    Whoever is still at work when the first process is gone dies of it.
+    """
     sys.stderr.flush()
+    leaving = threading.Thread(target=_shut_down, daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_SECONDS)
     os._exit(status)
+
+
+def _shut_down():
+    """Take leave of the other processes, if they still answer."""
+    with contextlib.suppress(RuntimeError):
+        jax.distributed.shutdown()
 
 
 def is_first():
@@ -110,14 +126,25 @@ def first_does(function, *arguments, **options):
         raise error or UserError(message)
 
 
-def preemption():
-    """Function that tells whether to stop, at the same step on every process; None where there is one process only.
+def largest():
+    """Function (number, *, wait) -> the largest number, int, at least 0, that any process gave at its call before.
 
-    JAX takes SIGTERM, on any of the processes, and finds the step that all of them can still reach.
+    All processes call it equally often and get the same answers. Nobody waits for the others: a call sends its number
+    on its way and reads what became of those of the call before, as the steps are sent to the devices ahead of time.
+    With `wait` it waits, and its own numbers count too. A process alone always gets its own number back.
     """
     if jax.process_count() == 1:
-        return None
-    return lambda: multihost_utils.reached_preemption_sync_point(next(_questions))
+        return lambda number, *, wait: number
+    maximum = jax.jit(jnp.max, out_shardings=NamedSharding(_mesh(), PartitionSpec()))
+    placing = NamedSharding(_mesh(), PartitionSpec("all"))
+    pending = collections.deque()
+
+    def exchange(number, *, wait):
+        own = np.full(jax.local_device_count(), number, np.int32)
+        pending.append(maximum(jax.make_array_from_process_local_data(placing, own)))
+        return max((int(pending.popleft()) for _ in range(len(pending) - (not wait))), default=0)
+
+    return exchange
 
 
 def mine(size):
@@ -139,6 +166,8 @@ def gather(array):
 
 def total(number):
     """Sum of the numbers, int, that each process has."""
+    if jax.process_count() == 1:
+        return number
     return int(np.sum(multihost_utils.process_allgather(np.int32(number))))
 
 

@@ -1,7 +1,6 @@
 """Stopping when asked to: SIGTERM, which a machine sends before it is taken away, and Ctrl-C."""
 
 import contextlib
-import functools
 import os
 import select
 import signal
@@ -19,73 +18,65 @@ GRACE_SECONDS = 25
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+_GOES_ON = "; the same command goes on from what has been saved"
+
+
+def _alone(number, *, wait):
+    """What `listen` needs of other processes where there are none."""
+    return number
+
 
 @contextlib.contextmanager
-def listen(*, agreed=None, grace_seconds=GRACE_SECONDS):
+def listen(*, agree=_alone, grace_seconds=GRACE_SECONDS):
     """Within it, the first SIGTERM or Ctrl-C is a wish, kept for `check`, and ends nothing.
 
     A second Ctrl-C ends the process at once, and so does the end of `grace_seconds`, whatever the process is doing
-    then, compiling for instance: what has been saved is whole at every moment.
+    then, compiling for instance: what has been saved is whole at every moment. A thread other than the main one gets
+    no signals.
 
     Args:
-      agreed: where several processes are one run, the function that tells all of them to stop at the same step. It
-        has taken SIGTERM for itself, and Ctrl-C is passed on to it; no time limit is kept then.
-      grace_seconds: at most so long after the first signal.
+      agree: where several processes are one run, `hosts.largest()`: all of them stop at the same `check`.
+      grace_seconds: at most so long after the first signal to this process.
 
     Yields:
-      `check`: a function without arguments that raises `Stopped` once the wish has come. In a thread other than
-      the main one, which gets no signals, it never does.
+      `check`: a function that raises `Stopped` once the wish has come to any process. All of them must call it
+      equally often; a wish to another process is known at the call after, or at once with `wait=True`.
+
+    Raises:
+      Stopped: the wish came after the last `check`.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    if agreed is not None:
-        with _passed_on():
-            yield functools.partial(_check_agreed, agreed)
-        return
     asked = []
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    # The handlers do nothing: they would wait for a compilation to end. A thread reads what Python writes at once.
-    handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_watch, args=(reader, asked, grace_seconds), daemon=True)
-    thread.start()
 
-    def check():
-        if asked:
-            raise Stopped(f"stopped by {asked[0]}")
+    def check(*, wait=False, more=""):
+        number = agree(asked[0] if asked else 0, wait=wait)
+        if number:
+            raise Stopped(f"stopped by {signal.Signals(number).name}{more}")
 
-    try:
+    with _noting(asked, grace_seconds):
         yield check
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        os.close(writer)
-        thread.join()
-        os.close(reader)
+    check(wait=True, more=_GOES_ON)
 
 
 @contextlib.contextmanager
-def _passed_on():
-    """Within it, Ctrl-C is SIGTERM, and a second one ends the process."""
-
-    def pass_on(number, frame):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    before = signal.signal(signal.SIGINT, pass_on)
-    try:
+def _noting(asked, grace_seconds):
+    """Within it, a thread puts the first signal's number into the list `asked`; none of them is lost."""
+    if threading.current_thread() is not threading.main_thread():
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _check_agreed(agreed):
-    """Stop where all processes have agreed to."""
-    if agreed():
-        raise Stopped("stopped by SIGTERM")
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    thread = threading.Thread(target=_watch, args=(reader, asked, grace_seconds), daemon=True)
+    with contextlib.ExitStack() as stack:
+        # Undone in the opposite order: when the thread has ended, no signal can be on its way any more.
+        stack.callback(os.close, reader)
+        stack.callback(thread.join)
+        stack.callback(os.close, writer)
+        stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writer, warn_on_full_buffer=False))
+        thread.start()
+        for number in _SIGNALS:
+            # It does nothing: it would wait for a compilation to end. The thread reads what Python writes at once.
+            stack.callback(signal.signal, number, signal.signal(number, lambda *_: None))
+        yield
 
 
 @contextlib.contextmanager
@@ -103,9 +94,7 @@ def told():
 
 def _stop(number, frame):
     """Handler of SIGTERM where there is nothing to save."""
-    raise Stopped(
-        f"stopped by {signal.Signals(number).name}; the same command goes on from what has been saved"
-    )
+    raise Stopped(f"stopped by {signal.Signals(number).name}{_GOES_ON}")
 
 
 def _watch(reader, asked, grace_seconds):
@@ -115,23 +104,26 @@ def _watch(reader, asked, grace_seconds):
         left = None if end is None else max(0, end - time.monotonic())
         ready, _, _ = select.select([reader], [], [], left)
         if not ready:
-            _end(STATUS, f"{asked[0]}, and no place to stop within {grace_seconds} seconds")
+            _end(
+                STATUS,
+                f"{signal.Signals(asked[0]).name}, and no place to stop within {grace_seconds} seconds",
+            )
         written = os.read(reader, 1)
         if not written:
             return
         if written[0] not in _SIGNALS:
             continue
         if not asked:
-            asked.append(signal.Signals(written[0]).name)
+            asked.append(written[0])
             end = time.monotonic() + grace_seconds
-            _say(f"{asked[0]}: stopping after this step; Ctrl-C ends it at once")
+            _say(f"{signal.Signals(written[0]).name}: stopping after this step; Ctrl-C ends it at once")
         elif written[0] == signal.SIGINT:
             _end(128 + signal.SIGINT, "ended at once")
 
 
 def _end(status, words):
     """End the process here and now."""
-    _say(f"launch.py: {words}; the same command goes on from what has been saved")
+    _say(f"launch.py: {words}{_GOES_ON}")
     os._exit(status)
 
 

@@ -74,7 +74,7 @@ def _train(config, parts, manager, log, state, done):
     )
     with (
         contextlib.closing(progress),
-        preemption.listen(agreed=hosts.preemption()) as check,
+        preemption.listen(agree=hosts.largest()) as check,
         _saving(manager, progress) as current,
     ):
         first_epoch = (done - _is_open(parts, log.lines, done)) // steps_per_epoch

@@ -2,17 +2,21 @@
 
     several_hosts.py PROCESS PROCESSES PORT DIRECTORY FIRST_STEP LAST_STEP
     several_hosts.py PROCESS PROCESSES PORT DIRECTORY killed
+    several_hosts.py PROCESS PROCESSES PORT DIRECTORY stopped
 
 With steps: goes on from the checkpoint in DIRECTORY, if there is one, takes these steps, saves the state, and measures
 accuracies; the first process writes it all to DIRECTORY/LAST_STEP.npz. With "killed": process 1 kills itself between
-two sums over all devices.
+two sums over all devices. With "stopped": one process sends itself SIGTERM, among such sums and in AutoAttack, then
+the other does; everyone prints in which sum and attack it has been stopped.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import signal
 import sys
+import time
 
 import jax
 import numpy as np
@@ -20,9 +24,9 @@ import tiny
 from linear import linear_problem
 from several_devices import OneConvolution
 
-from jaxrw import accuracy, attacks, checkpoints, experiment, hosts, step, train
+from jaxrw import accuracy, attacks, checkpoints, experiment, hosts, preemption, step, train
 from jaxrw.attacks import suite
-from jaxrw.errors import RunError
+from jaxrw.errors import RunError, Stopped
 
 
 def train_between(directory, first, last):
@@ -50,7 +54,7 @@ def train_between(directory, first, last):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.variables)]), measured
 
 
-def attacked(directory):
+def attacked(directory, progress=None):
     """AutoAttack's flags and counts for a model whose answer is known."""
     logits_fn, images, labels, distances = linear_problem(4, size=37)
     result = attacks.autoattack(
@@ -62,19 +66,69 @@ def attacked(directory):
         batch_size=8,
         num_steps=5,
         num_queries=20,
+        progress=progress,
         state_path=directory / "state.npz",
     )
     counts = [*result.accuracy.values(), *result.attacked.values(), *result.fooled.values()]
     return {"robust": result.robust, "adversarial": result.adversarial, "counts": np.array(counts)}
 
 
-def killed():
-    """Sums over all devices until one process is no more."""
+def sums():
+    """Numbers of sums over all devices, each of them on its way."""
     total = jax.pmap(lambda x: jax.lax.psum(x, "d"), axis_name="d")
     for number in range(10_000):
-        total(np.ones(jax.local_device_count(), np.float32)).block_until_ready()
+        yield number, total(np.ones(jax.local_device_count(), np.float32))
+
+
+def killed():
+    """Sums until one process is no more."""
+    for number, total in sums():
+        total.block_until_ready()
         if number == 5 and not hosts.is_first():
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stopped(directory):
+    """What is stopped twice by each process in turn; AutoAttack then ends as one that nobody stopped."""
+    for process in range(jax.process_count()):
+        print(f"stopped in: {stopped_in_sums(process)} {stopped_in_autoattack(process, directory)}")
+    whole = directory / "whole"
+    hosts.first_does(whole.mkdir)
+    expected, found = attacked(whole), attacked(directory)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def stopped_in_sums(process):
+    """Number of the sum in which `check` stopped this process."""
+    with contextlib.suppress(Stopped), preemption.listen(agree=hosts.largest()) as check:
+        for number, _ in sums():
+            send_signal(process, when=number == 20)
+            check()
+    return number
+
+
+def stopped_in_autoattack(process, directory):
+    """Attack after which `check` stopped this process."""
+
+    def look(now):
+        send_signal(process, when=not names)
+        names.append(now.attack)
+        if now.together:
+            check(wait=True)
+
+    names = []
+    with contextlib.suppress(Stopped), preemption.listen(agree=hosts.largest()) as check:
+        attacked(directory, look)
+        names.append("none")
+    return names[-1]
+
+
+def send_signal(process, *, when):
+    """SIGTERM to that process, from itself."""
+    if when and jax.process_index() == process:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)  # until a thread has taken it up; the others go on meanwhile
 
 
 if __name__ == "__main__":
@@ -89,6 +143,9 @@ if __name__ == "__main__":
         except RunError as error:
             print(error, file=sys.stderr)
             hosts.leave(1)
+    if sys.argv[5] == "stopped":
+        stopped(directory)
+        sys.exit()
     first, last = map(int, sys.argv[5:])
     parameters, measured = train_between(directory, first, last)
     found = attacked(directory) if last == 3 else {}

@@ -16,22 +16,56 @@ from jaxrw.errors import Stopped
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+def stopped(work, **options):
+    """What a listener says of work that ends or looks for a wish for ever: it is stopped."""
+    with pytest.raises(Stopped) as raised:
+        listen(work, **options)
+    return str(raised.value)
+
+
+def listen(work, **options):
+    """Do some work, a function of `check`, with a listener."""
+    with preemption.listen(**options) as check:
+        work(check)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_raised_where_it_is_looked_for(number):
-    before = signal.getsignal(number)
-    with preemption.listen() as check:
+    """A thread takes the signal up: a moment may pass."""
+
+    def work(check):
         check()
         signal.raise_signal(number)
-        with pytest.raises(Stopped, match=f"stopped by {number.name}"):
-            until_it_raises(check)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            check()
+
+    before = signal.getsignal(number)
+    assert stopped(work) == f"stopped by {number.name}"
     assert signal.getsignal(number) is before
 
 
-def until_it_raises(check):
-    """A thread takes the signal up: a moment may pass."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        check()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_last_look_is_not_lost(number):
+    told = stopped(lambda check: signal.raise_signal(number))
+    assert told == f"stopped by {number.name}; the same command goes on from what has been saved"
+
+
+def test_a_wish_to_another_process_stops_this_one():
+    """`agree` stands for the others: it gets this one's signal, 0 here, and gives what all agree on."""
+
+    def agree(number, *, wait):
+        asked.append((number, wait))
+        return signal.SIGTERM if len(asked) == 3 else 0
+
+    asked = []
+    assert stopped(lambda check: [check() for _ in range(9)], agree=agree) == "stopped by SIGTERM"
+    assert asked == 3 * [(0, False)]
+    asked.clear()
+    assert "the same command" in stopped(lambda check: [check() for _ in range(2)], agree=agree)
+    assert asked == [(0, False), (0, False), (0, True)]
+    listen(lambda check: check(wait=True), agree=agree)
+    assert asked[3:] == [(0, True), (0, True)]
 
 
 def test_nothing_is_left_of_a_listener():

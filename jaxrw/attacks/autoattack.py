@@ -64,6 +64,7 @@ class Progress:
     fraction: float  # of this attack's work, in [0, 1]
     seconds: float  # spent on this attack
     seconds_left: float  # until its end, if it goes on at this pace
+    together: bool  # whether all hosts are told this one: at an attack's end; a host alone always is
 
 
 def autoattack(
@@ -106,7 +107,7 @@ def autoattack(
       num_targets: of APGD-T and FAB-T; K - 1 where that is less.
       num_queries: of Square.
       progress: called with a `Progress` after every look at the slots; what it raises ends the evaluation, with
-        its state written.
+        its state written. Of several hosts, all must raise, at a `Progress` that is for all of them, `together`.
       state_path: file (.npz) that is written as the evaluation proceeds, and gone on from where it exists. It
         stays at the end: the same call then returns at once.
       state_seconds: least time between two writes within an attack; 0 writes after every look.
@@ -152,7 +153,7 @@ class _Evaluation:
         self._split = functools.partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec("examples")))
         self._plain_logits_fn = logits_fn
         self._logits_fn = jax.device_put(as_function(logits_fn), NamedSharding(mesh, PartitionSpec()))
-        self._devices = mesh.size
+        self._devices, self._num_hosts = mesh.size, jax.process_count()
         self._batch_size = round_up(batch_size, self._devices)
         self._predict_size = min(self._batch_size, round_up(len(labels), self._devices))
         self._warnings = []
@@ -234,20 +235,20 @@ class _Evaluation:
                 if self._tried[number, example] < last:
                     waiting.append(example)
             self._seconds[number] = spent + time.monotonic() - begun
-            self._save_if_due(slots)
+            if time.monotonic() - self._saved_at >= self._every:
+                self._save(slots)
             try:
-                progress(self._progress(number, name, last, slots))
+                progress(self._progress(number, name, last, slots.work_in_progress()))
             except BaseException:  # whoever watches wants to stop here
-                if jax.process_count() == 1:
-                    self._save(slots)
+                self._save(slots)
                 raise
         self._merge(nan_before)
         self._save(None)
+        if self._num_hosts > 1:
+            progress(self._progress(number, name, last, 0, together=True))
 
     def _merge(self, nan_before):
         """Put together what each host has found out about its own examples."""
-        if jax.process_count() == 1:
-            return
         self._fooled_by, self._adversarial = hosts.gather(self._fooled_by), hosts.gather(self._adversarial)
         self._tried = hosts.gather(self._tried.T).T
         unconfirmed = np.isin(np.arange(len(self._labels)), list(self._unconfirmed))
@@ -304,7 +305,7 @@ class _Evaluation:
             number=number,
             eps=jnp.float32(self._eps),
             size=slot_count(
-                -(-int(self._attacked[number]) // jax.process_count()), self._batch_size, self._devices
+                -(-int(self._attacked[number]) // self._num_hosts), self._batch_size, self._devices
             ),
             split=self._split,
             confirm=self.confirm,
@@ -314,11 +315,11 @@ class _Evaluation:
         self._interrupted = None
         return slots
 
-    def _progress(self, number, name, last, slots):
-        """Where the running attack stands."""
-        all_work = self._attacked[number] * last / jax.process_count()
+    def _progress(self, number, name, last, in_progress, *, together=False):
+        """Where the running attack stands: this host's share, or with `together` all of it."""
+        all_work = self._attacked[number] * last / (1 if together else self._num_hosts)
         fooled = np.count_nonzero(self._fooled_by == number)
-        done = fooled * last + self._tried[number][self._fooled_by == ROBUST].sum() + slots.work_in_progress()
+        done = fooled * last + self._tried[number][self._fooled_by == ROBUST].sum() + in_progress
         fraction = float(min(done / all_work, 1))
         seconds = float(self._seconds[number])
         return Progress(
@@ -328,16 +329,12 @@ class _Evaluation:
             fraction=fraction,
             seconds=seconds,
             seconds_left=seconds * (1 - fraction) / max(fraction, 1e-9),
+            together=together or self._num_hosts == 1,
         )
 
-    def _save_if_due(self, slots):
-        """Write the state when enough time has passed; several hosts are together only at an attack's end."""
-        if jax.process_count() == 1 and time.monotonic() - self._saved_at >= self._every:
-            self._save(slots)
-
     def _save(self, slots):
-        """Write the state; `slots` is None at an attack's end."""
-        if self._path is None or not hosts.is_first():
+        """Write the state; `slots` is None at an attack's end, and only there several hosts know of each other."""
+        if self._path is None or not hosts.is_first() or (slots is not None and self._num_hosts > 1):
             return
         arrays = {
             "fooled_by": self._fooled_by,

@@ -75,6 +75,8 @@ class MetricsLog:
 
     def write_image(self, name, path, *, step):
         """A PNG file among TensorBoard's images."""
+        if not hosts.is_first():
+            return
         with Image.open(path) as image:
             self._events.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
