@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from PIL import Image
+from test_launch import TINY
 
 import launch
 from jaxrw import reweighting
@@ -18,26 +19,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = ("method", "configs", "data", "evaluation", "extending")
 
-# After what a command says, so that a test can afford it.
-TINY = [
-    f"--config.{field}"
-    for field in (
-        "dataset.train_size=64",
-        "dataset.validation_size=16",
-        "dataset.test_size=20",
-        "model.name=wrn",
-        "model.depth=10",
-        "model.width=1",
-        "method.warmup_epochs=1",
-        "attack.num_steps=1",
-        "optim.num_epochs=2",
-        "optim.milestones=(1,)",
-        "optim.batch_size=16",
-        "evaluation.selection_steps=1",
-        "evaluation.figure_examples=20",
-        "evaluation.figure_eps=(0.0,1.0)",
-    )
-]
+# After what a command says, so that a test can afford it; test_launch has compiled most of it.
+FIGURES = ["--config.evaluation.figure_examples=20", "--config.evaluation.figure_eps=(0.0,1.0)"]
 FOLDER = [
     "--config.dataset.train_size=8",
     "--config.dataset.validation_size=0",
@@ -74,20 +57,23 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(arguments):
+def run(arguments, *, figures=()):
     """Run a command of a page, smaller where it trains."""
     if "report" in arguments or "--list" in arguments:
         return launch.main(["launch.py", *arguments])
-    more = [*TINY, *(FOLDER if any("folder" in argument for argument in arguments) else [])]
-    if not any("evaluation.attacks" in argument for argument in arguments):
-        more.append("--config.evaluation.attacks=('clean','pgd20')")
+    more = [*TINY, *figures, *(FOLDER if any("folder" in argument for argument in arguments) else [])]
+    if any("evaluation.attacks" in argument for argument in arguments):
+        more = [argument for argument in more if "evaluation.attacks" not in argument]
     return launch.main(["launch.py", *arguments, *more])
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_every_command_runs(page, here, capsys):
     for arguments in commands(page):
-        assert run(arguments) == 0, (arguments, capsys.readouterr().err)
+        assert run(arguments, figures=FIGURES if page == "evaluation" else ()) == 0, (
+            arguments,
+            capsys.readouterr().err,
+        )
     if page == "evaluation":
         exec(blocks(page)[0], {})
         assert (here / "runs" / "digits" / "figures" / "figure4_similarity.svg").exists()
