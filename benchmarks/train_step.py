@@ -7,6 +7,9 @@ attack      PGD alone
 parameters  the step without an attack
 unrolled    jaxrw's attack against the same with its loop written out: what the loop costs
 
+forwards    forward passes of a batch that the compiled step computes, counted in its program; theory says 23 for PGD-10
+            (benchmarks/hlo.py). On a CPU a few products with zeros come on top.
+
 PyTorch gets its batch augmented already. It is timed in both memory layouts, and the faster one is the peer.
 Before anything is timed, both sides must give the same logits and the same attack.
 """
@@ -17,7 +20,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from benchmarks import problem, timing
+from benchmarks import problem, timing, topology
+from benchmarks.hlo import Program
 from jaxrw import step
 from jaxrw.attacks.objectives import cross_entropy
 from jaxrw.attacks.pgd import pgd, project
@@ -43,7 +47,13 @@ def main(arguments=None):
         for part, seconds in measure(width, batch, arguments).items()
     ]
     print(timing.comparison(measured))
-    print(timing.write("train_step", measured, arguments=arguments))
+    counted = [
+        {"width": width, "batch": batch, "forwards": forward_passes(width, batch)}
+        for width in arguments.width
+        for batch in arguments.batch
+    ]
+    print(timing.table([{**case, "forwards": f"{case['forwards']:.2f}"} for case in counted]))
+    print(timing.write("train_step", measured + counted, arguments=arguments))
 
 
 def measure(width, batch, arguments):
@@ -72,6 +82,14 @@ def measure(width, batch, arguments):
     return {
         part: timing.alternate(functions, repeats=arguments.repeats) for part, functions in contenders.items()
     }
+
+
+def forward_passes(width, batch):
+    """Forward passes of the batch in one compiled training step on this machine."""
+    config = problem.config_of(width, batch)
+    parts = problem.create(config)[0]
+    program = Program(problem.compiled_step(config, parts).as_text())
+    return program.total("flops") / (batch * topology.forward_flops(parts.model, config))
 
 
 def _attack(parts, variables, images, labels):
