@@ -41,13 +41,13 @@ COMMAND = (
     "--config.optim.num_epochs=4",
     "--config.optim.milestones=(3,)",
     "--config.checkpoint.every_steps=2",
-    "--config.evaluation.attacks=('clean','fgsm','aa')",
+    "--config.evaluation.attacks=('clean','aa')",
     "--config.evaluation.batch_size=16",
     "--config.evaluation.figure_examples=8",
 )
 
 # AutoAttack, shorter, with its state written after every look at its examples.
-AUTOATTACK = {"num_steps": 5, "num_targets": 2, "num_queries": 100, "state_seconds": 0}
+AUTOATTACK = {"attacks": ("apgd-ce",), "num_steps": 30, "state_seconds": 0}
 
 # What depends on the clock alone.
 CLOCK = ("seconds", "images_per_second", "train_seconds")
