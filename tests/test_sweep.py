@@ -163,7 +163,12 @@ def test_stopping_it_stops_the_run_at_work(here, number):
         "sys.exit(launch.main(['launch.py', '--config=mine.py']))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program], env=os.environ | {"WAITING": "1"}, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program],
+        env=os.environ | {"WAITING": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what shall run in the background with Ctrl-C ignored; these tests may be run there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 100
     while not (here / "waiting").exists():
