@@ -12,11 +12,12 @@ export    write a run's weights for PyTorch: --config FILE --workdir DIR [--chec
 Every field that can be set is in configs/base.py. A config file is Python and is executed.
 """
 
+import logging
 import os
 import pathlib
 import sys
 
-from absl import logging
+import absl.logging
 
 from jaxrw import command_line, compilation, preemption
 from jaxrw.errors import RunError, Stopped, UserError
@@ -38,7 +39,9 @@ def _status(argv):
     0; 2 for a user's mistake; 1 for a run that cannot go on; 75 for one that was asked to stop and has saved where it
     stands; 130 for Ctrl-C while there was nothing to save.
     """
-    logging.set_verbosity(logging.FATAL)  # what orbax logs as an error it raises too, and that is told below
+    # What orbax logs as an error it raises too, and that is told below; asyncio logs what nobody waited for then.
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         values = command_line.parse(argv)
         if values.help:

@@ -158,7 +158,9 @@ def test_stopping_it_stops_the_run_at_work(here, number):
         f"    config.sweep.configs = ({str(ROOT / 'configs' / 'digits.py')!r},)\n"
         "    config.sweep.variants = base.methods('mail')\n    return config\n"
     )
+    # A shell starts what shall run in the background with Ctrl-C ignored; these tests may be run there.
     program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import launch, pathlib, sys; launch.__file__ = 'launcher.py'; "
         "sys.exit(launch.main(['launch.py', '--config=mine.py']))"
     )
@@ -167,8 +169,6 @@ def test_stopping_it_stops_the_run_at_work(here, number):
         env=os.environ | {"WAITING": "1"},
         stderr=subprocess.PIPE,
         text=True,
-        # A shell starts what shall run in the background with Ctrl-C ignored; these tests may be run there.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 100
     while not (here / "waiting").exists():
