@@ -4,6 +4,7 @@
     python launch.py --config configs/sweeps/FILE [--workdir DIR] [--list]
 
 train     (default) train, or go on exactly where DIR stopped; then evaluate the last and the best checkpoint
+          with --warmup_from RUN, begin after the warm-up of another run, which is the same for every method
 evaluate  evaluate a run again: --config FILE --workdir DIR [--checkpoint last|best]
           or a PyTorch network: --config FILE --checkpoint WEIGHTS.pt|WEIGHTS.safetensors
 report    print a table of every results.json below DIR
@@ -89,7 +90,11 @@ def _run(values, argv):
             print(path)
         return
     with hosts.told():
-        parts = train.run(values.config, workdir) if values.mode == "train" else None
+        parts = (
+            train.run(values.config, workdir, warmup_from=values.warmup_from)
+            if values.mode == "train"
+            else None
+        )
         results = evaluate.run(values.config, workdir, checkpoint=values.checkpoint, parts=parts)
     print(
         f"\n{report.table({pathlib.Path(workdir).name: results})}\n\naccuracies in percent; all of it is in {workdir}"

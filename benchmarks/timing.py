@@ -5,9 +5,10 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import statistics
 import time
+
+from jaxrw.runs.machine import machine
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -85,13 +86,7 @@ def write(name, measured, *, arguments):
         "arguments": vars(arguments),
         "time": now.isoformat(timespec="seconds"),
         "versions": {package: _version(package) for package in _PACKAGES},
-        "machine": {
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg(),
-        },
+        "machine": machine() | {"load": os.getloadavg()},
         "measured": measured,
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
@@ -104,11 +99,3 @@ def _version(package):
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _processor():
-    """Name of the processor as the system tells it."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -80,5 +80,7 @@ def get_config():
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1  # the last epoch and a new best are always saved
     config.checkpoint.every_steps = placeholder(int)  # also within an epoch, every so many steps
+    # True: keep the run as it is when its warm-up ends, in warmup/, where others begin with --warmup_from.
+    config.checkpoint.keep_warmup = False
 
     return config.lock()

@@ -70,6 +70,7 @@ def run(config, workdir, *, checkpoint=None, parts=None):
         results["train_seconds"] = round(
             sum(line.get("seconds", 0) for line in runs.read_metrics(workdir)), 1
         )
+        results["warmup_from"] = runs.warmup.source_of(workdir)
         names = [name for name in ((checkpoint,) if checkpoint else CHECKPOINTS) if steps[name] is not None]
         _measure(config, parts, workdir, results, {name: variables_of(name) for name in names}, check)
         log_evaluation(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)

@@ -9,6 +9,16 @@ from jaxrw.attacks import suite
 from jaxrw.attacks.pgd import STARTS
 from jaxrw.errors import UserError
 
+# Prefixes of fields that change no number of a run: where data lies, how it is batched, drawn and saved.
+WITHOUT_EFFECT = (
+    "dataset.data_dir",
+    "evaluation.attacks",
+    "evaluation.batch_size",
+    "evaluation.figure_",
+    "evaluation.save_adversarial",
+    "checkpoint.",
+)
+
 _CHOICES = {
     "model.name": models.MODELS,
     "model.dtype": models.DTYPES,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -96,7 +97,36 @@ def create(config, path, workdir, *, overrides=(), flags=()):
         if item.workdir in created:
             raise UserError(f"sweep.variants in {path} has {item.name} twice")
         created[item.workdir] = item
-    return list(created.values())
+    made = list(created.values())
+    return _sharing(made) if fields.get("share_warmup") and not flags else made
+
+
+def _sharing(made):
+    """The same runs, each but the first of those with the same warm-up beginning where that one's ends."""
+    groups = {}
+    for item in made:
+        if item.config.method.warmup_epochs:
+            shared = runs.warmup.shared_fields(settings.flatten(settings.as_json(item.config)))
+            groups.setdefault(json.dumps(shared, sort_keys=True), []).append(item)
+    changed = {}
+    for group in groups.values():
+        kept = [item for item in group if (item.workdir / "warmup").is_dir()]
+        missing = [item for item in group if not (item.workdir / "results.json").exists()]
+        for first in (kept + missing)[:1]:
+            changed |= {item: _beginning_with(first, item) for item in missing if item is not first}
+            changed[first] = _with_flag(first, "--config.checkpoint.keep_warmup=True")
+    return [changed.get(item, item) for item in made]
+
+
+def _beginning_with(first, item):
+    """A run that begins with the warm-up of another."""
+    return _with_flag(item, f"--warmup_from={first.workdir}")
+
+
+def _with_flag(item, flag):
+    """A run with one more flag."""
+    *flags, workdir = item.flags
+    return dataclasses.replace(item, flags=(*flags, flag, workdir))
 
 
 def _relative(path):
@@ -136,12 +166,8 @@ def finished(item):
     """
     results = runs.read_results(item.workdir)
     try:
-        wanted, found = settings.as_json(item.config), results["config"]
-        attacks = wanted["evaluation"].pop("attacks")
-        found = {**found, "evaluation": {**found["evaluation"]}}
-        for config in (wanted, found):
-            config["evaluation"].pop("attacks", None)
-            config["dataset"] = {**config["dataset"], "data_dir": None}
+        wanted, found = _with_effect(settings.as_json(item.config)), _with_effect(results["config"])
+        attacks = item.config.evaluation.attacks
         checkpoints = results["checkpoints"]
         whole = (
             wanted == found
@@ -153,6 +179,15 @@ def finished(item):
     except (KeyError, TypeError, AttributeError):  # not written by a run, or by an older one
         return None
     return results if whole else None
+
+
+def _with_effect(config):
+    """Fields of a config that its numbers depend on, by their dotted names."""
+    return {
+        name: value
+        for name, value in settings.flatten(config).items()
+        if not name.startswith(settings.WITHOUT_EFFECT)
+    }
 
 
 def _run_all(missing, seconds, launcher):

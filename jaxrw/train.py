@@ -14,12 +14,14 @@ from jaxrw.errors import Stopped
 from jaxrw.progress import TrainingProgress, not_finite
 
 
-def run(config, workdir):
+def run(config, workdir, *, warmup_from=None):
     """Train, or go on exactly where `workdir` stopped; its checkpoints and logs are the result.
 
     Args:
       config: resolved ConfigDict, see configs/base.py.
       workdir: directory of the run, created if need be.
+      warmup_from: directory of a run trained with `checkpoint.keep_warmup`, the same but for its method: a run that has
+        not begun yet begins where that one stood when its warm-up ended. None: it begins with its own first step.
 
     Returns:
       The run's `Experiment`, for the evaluation that follows: reading the data once is enough.
@@ -31,10 +33,11 @@ def run(config, workdir):
       Stopped: SIGTERM or Ctrl-C; the state after the last step is saved.
     """
     parts = experiment.create(config)
-    with (
-        runs.open_workdir(workdir, config) as workdir,
-        checkpoints.open_checkpoints(workdir / "checkpoints") as manager,
-    ):
+    with contextlib.ExitStack() as stack:
+        workdir = stack.enter_context(runs.open_workdir(workdir, config))
+        if warmup_from is not None:
+            hosts.first_does(runs.warmup.adopt, warmup_from, workdir, config)
+        manager = stack.enter_context(checkpoints.open_checkpoints(workdir / "checkpoints"))
         done = manager.latest_step() or 0
         if hosts.agree(_is_complete(config, parts, runs.read_metrics(workdir), done)):
             return parts
@@ -77,6 +80,8 @@ def _train(config, parts, manager, log, state, done):
         preemption.listen(agree=hosts.largest()) as check,
         _saving(manager, progress) as current,
     ):
+        if done and done % steps_per_epoch == 0 and not _is_open(parts, log.lines, done):
+            _keep_warmup(config, manager, done // steps_per_epoch - 1)  # a kill may have come just before
         first_epoch = (done - _is_open(parts, log.lines, done)) // steps_per_epoch
         for epoch in range(first_epoch, num_epochs):
             order = experiment.epoch_order(parts.order_key, epoch, len(labels))
@@ -108,10 +113,32 @@ def _train(config, parts, manager, log, state, done):
                 log.write("validation", epoch=epoch, step=done, **validation)
             selection = validation.get(_selection_attack(config))
             best = selection is not None and checkpoints.is_best(manager, selection)
-            if best or epoch + 1 == num_epochs or (epoch + 1) % config.checkpoint.every_epochs == 0:
+            if best or _is_saved(config, epoch):
                 checkpoints.save(manager, state, epoch=epoch, accuracy=selection)
             current.clear()
+            _keep_warmup(config, manager, epoch)
             progress.epoch(epoch, train=train, validation=validation, best=best)
+
+
+def _is_saved(config, epoch):
+    """Whether an epoch ends with a checkpoint even if it is not the best so far."""
+    return (
+        epoch + 1 == config.optim.num_epochs
+        or (epoch + 1) % config.checkpoint.every_epochs == 0
+        or _is_warmups_end(config, epoch)
+    )
+
+
+def _is_warmups_end(config, epoch):
+    """Whether this epoch is the last of a warm-up that is to be kept."""
+    return config.checkpoint.keep_warmup and epoch + 1 == config.method.warmup_epochs
+
+
+def _keep_warmup(config, manager, epoch):
+    """After the last epoch of the warm-up, keep the run as it is for others that begin with it."""
+    if _is_warmups_end(config, epoch):
+        checkpoints.wait(manager)
+        hosts.first_does(runs.warmup.keep, manager.directory.parent)
 
 
 @contextlib.contextmanager

@@ -233,3 +233,27 @@ def test_the_papers_tables(here, capsys):
     assert listed[4] == listed[7]
     assert len(listed[3] & (listed[1] | listed[2])) == len(listed[8] & (listed[1] | listed[2])) == 2
     assert len(set.union(*listed.values())) == 28 + 4 + 1 + 4
+
+
+def test_runs_of_one_seed_share_a_warmup(here):
+    """The first keeps it; the others begin with it; those of another warm-up, and of no warm-up, do not."""
+    variants = (*VARIANTS, {"method": {"name": "mail", "warmup_epochs": 3}}, {"method": {"name": "gairat"}})
+    fields = {"share_warmup": True, "variants": variants, "seeds": (0,)}
+
+    def flags(**settings):
+        made = sweep.create(config(**fields), ROOT / "configs" / "sweep.py", "runs", **settings)
+        return [
+            [flag for flag in item.flags if "warmup_" in flag.replace("method.warmup_", "")] for item in made
+        ]
+
+    keep, begin = "--config.checkpoint.keep_warmup=True", "--warmup_from=runs/digits/mail-0"
+    assert flags() == [[keep], [begin], [keep], [begin]]
+    assert flags(flags=("--mode=evaluate",)) == [[], [], [], []]
+    # Its first run is done and its warm-up gone, as in another checkout: the next one trains it.
+    run(config(**fields | {"variants": variants[:1]}))
+    assert flags() == [[], [keep], [keep], ["--warmup_from=runs/digits/ours_mail-tau_3.0-0"]]
+    (here / "runs/digits/mail-0/warmup").mkdir()
+    assert flags() == [[keep], [begin], [keep], [begin]]
+    ran()
+    run(config(**fields))
+    assert ran() == ["digits/ours_mail-tau_3.0-0", "digits/mail-warmup_epochs_3-0", "digits/gairat-0"]

@@ -13,16 +13,6 @@ from jaxrw.runs.results import CHECKPOINTS, FILE, SCHEMA
 # No results.json of a run comes near it; reading more would only fill the memory.
 _MAX_BYTES = 20_000_000
 
-# Fields that change no number of a run: where data lies, how it is batched, drawn and saved.
-_WITHOUT_EFFECT = (
-    "dataset.data_dir",
-    "evaluation.attacks",
-    "evaluation.batch_size",
-    "evaluation.figure_",
-    "checkpoint.",
-)
-
-
 # Fields of `method` that a method's numbers depend on; the warm-up and the gradient of all but Standard's.
 _CONSTANTS = {
     "standard": (),
@@ -55,7 +45,7 @@ class Run:
     @property
     def setting(self):
         """Fields that decide a number, without the method and the seed."""
-        ignored = (*_WITHOUT_EFFECT, "method.")
+        ignored = (*settings.WITHOUT_EFFECT, "method.")
         return {name: v for name, v in self.config.items() if name != "seed" and not name.startswith(ignored)}
 
     @property
@@ -184,7 +174,7 @@ def _check_same(config, other):
     other = settings.flatten(other)
     for field in sorted(config.keys() | other.keys()):
         same = config.get(field) == other.get(field)
-        if not same and not field.startswith(("evaluation.", *_WITHOUT_EFFECT)):
+        if not same and not field.startswith(("evaluation.", *settings.WITHOUT_EFFECT)):
             raise _UnusableError(
                 f"results.json and config.json contradict each other: {field} is {config.get(field)!r:.40} and "
                 f"{other.get(field)!r:.40}"

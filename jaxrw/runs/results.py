@@ -9,6 +9,7 @@ import jax
 from jaxrw import settings
 from jaxrw.attacks import suite
 from jaxrw.runs.checks import is_count, is_number
+from jaxrw.runs.machine import machine
 
 # Raise it whenever a reader of the file would understand it wrongly.
 SCHEMA = 1
@@ -69,6 +70,7 @@ def begin_results(config, *, num_examples, kept, about):
         "config": settings.as_json(config),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "device": f"{jax.device_count()} x {jax.local_devices()[0].device_kind}",
+        "machine": machine(),
         "train_seconds": None,
         "checkpoints": {},
     }

@@ -16,7 +16,7 @@ from jaxrw.runs.results import complaint
 from jaxrw.runs.writing import write_json
 
 # Where data lies may change between machines, and how a run is evaluated may change after it; the rest is the run.
-_MAY_DIFFER = ("dataset.data_dir", "evaluation.save_adversarial")
+_MAY_DIFFER = ("dataset.data_dir", "evaluation.save_adversarial", "checkpoint.keep_warmup")
 
 # Who writes into a run: a lock of the operating system, gone with its process, however that ends.
 _LOCK = ".lock"
