@@ -7,7 +7,7 @@ train     (default) train, or go on exactly where DIR stopped; then evaluate the
           with --warmup_from RUN, begin after the warm-up of another run, which is the same for every method
 evaluate  evaluate a run again: --config FILE --workdir DIR [--checkpoint last|best]
           or a PyTorch network: --config FILE --checkpoint WEIGHTS.pt|WEIGHTS.safetensors
-report    print a table of every results.json below DIR
+report    tables and figures of every results.json below DIR, in DIR/report [--markdown FILE]
 export    write a run's weights for PyTorch: --config FILE --workdir DIR [--checkpoint last|best]
 
 Every field that can be set is in configs/base.py. A config file is Python and is executed.
@@ -78,7 +78,7 @@ def _run(values, argv):
     from jaxrw import evaluate, export, hosts, report, train
 
     if values.mode == "report":
-        print(report.run(values.workdir or "runs"))
+        print(report.run(values.workdir or "runs", markdown_path=values.markdown))
         return
     if values.config is None:
         raise UserError("--config is missing; give a file, as --config configs/digits.py")

@@ -27,7 +27,11 @@ COSTS = {
     "collective_bytes": ("MB sent by a chip", 1e6),
 }
 # Okabe and Ito's blue and vermilion: told apart by everyone, and by their markers in grey.
-STYLES = ({"color": "#0072B2", "marker": "o"}, {"color": "#D55E00", "marker": "s"})
+# The first is larger, so that it is seen where both are the same.
+STYLES = (
+    {"color": "#0072B2", "marker": "o", "markersize": 9, "linewidth": 3},
+    {"color": "#D55E00", "marker": "s", "markersize": 4},
+)
 
 
 def main():
@@ -86,10 +90,13 @@ def plot(measured, path, *, title):
         for (name, cases), style in zip(measured.items(), STYLES, strict=True):
             # One chip sends nothing, which a logarithm cannot show.
             points = [(case["devices"], case[cost] / unit) for case in cases if case[cost]]
-            axis.plot(*zip(*points, strict=True), label=name, markersize=5, **style)
+            axis.plot(*zip(*points, strict=True), label=name, **style)
         devices = [case["devices"] for case in next(iter(measured.values()))]
-        axis.set(xscale="log", xlabel="chips", title=label, ylim=(0, None))
+        axis.set(xscale="log", yscale="log", xlabel="chips", title=label)
         axis.set_xticks(devices, devices)
+        axis.yaxis.set_major_formatter("{x:g}")
+        if axis.get_ylim()[1] < 10 * axis.get_ylim()[0]:  # too short for powers of ten
+            axis.set(yscale="linear", ylim=(0, None))
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", alpha=0.3)

@@ -89,7 +89,7 @@ def write(name, measured, *, arguments):
         "machine": machine() | {"load": os.getloadavg()},
         "measured": measured,
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n")
     return path
 
 

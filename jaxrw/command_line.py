@@ -34,6 +34,7 @@ def parse(argv):
     flags.DEFINE_string(
         "warmup_from", None, "Directory of a run whose warm-up this one begins with.", **where
     )
+    flags.DEFINE_string("markdown", None, "With --mode report: write its Markdown to this file too.", **where)
     flags.DEFINE_boolean("list", False, "With a sweep: print its missing runs' commands.", **where)
     flags.DEFINE_boolean(
         "distributed", False, "This process is one of several of one run; JAX finds them.", **where
@@ -54,6 +55,8 @@ def parse(argv):
         raise UserError(f"{rest[1]!r} is no flag; fields are set as --config.FIELD=VALUE")
     if values.checkpoint and values.mode not in ("evaluate", "export"):
         raise UserError(f"--checkpoint is for --mode evaluate and export; --mode is {values.mode}")
+    if values.markdown and values.mode != "report":
+        raise UserError(f"--markdown is for --mode report; --mode is {values.mode}")
     if values.warmup_from and (values.mode != "train" or is_sweep(values.config)):
         raise UserError("--warmup_from is for training one run; a sweep has the field sweep.share_warmup")
     if values.list and not is_sweep(values.config):

@@ -1,6 +1,8 @@
 """The benchmarks run, and their arithmetic is right; PyTorch's side is checked by themselves where it is installed."""
 
+import argparse
 import json
+import pathlib
 
 import pytest
 
@@ -45,3 +47,12 @@ def test_benchmarks_write_what_they_measured(benchmark, arguments, tmp_path, mon
     assert content["versions"]["jax"]
     assert content["machine"]["cores"]
     assert content["measured"] is not None
+
+
+def test_a_path_among_the_arguments_is_written_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "RESULTS", tmp_path)
+    arguments = argparse.Namespace(plot=pathlib.Path("docs") / "picture")
+    assert (
+        json.loads(timing.write("scaling", [], arguments=arguments).read_text())["arguments"]["plot"]
+        == "docs/picture"
+    )

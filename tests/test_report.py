@@ -387,3 +387,58 @@ def test_the_page_is_in_the_package():
     folder = pathlib.Path(report.__file__).parent
     assert (folder / "page.html").is_file()
     assert (folder / "published.json").is_file()
+
+
+def test_how_the_runs_were_made(tmp_path):
+    """Training accuracy 40 and 60 at the warm-up's end, 80 and 90 at the end; weights 1, then 0.5 and 0.25."""
+    machine = {"processor": "Abacus", "cores": 2, "system": "Linux", "python": "3.11.0"}
+    for seed, (warm, last) in enumerate(((40.0, 80.0), (60.0, 90.0))):
+        content = put(tmp_path, f"mail-{seed}", seed=seed, last={"pgd100": 50.0}, method__warmup_epochs=2)
+        content |= {
+            "machine": machine,
+            "versions": {"jax": "1.2"},
+            "warmup_from": "elsewhere" if seed else None,
+        }
+        (tmp_path / f"mail-{seed}" / "results.json").write_text(json.dumps(content))
+        lines = [
+            {"epoch": 0, "accuracy": 10.0, "mean_weight": 1.0, "light_share": 0.0},
+            {"epoch": 1, "accuracy": warm, "mean_weight": 1.0, "light_share": 0.0},
+            {"epoch": 2, "accuracy": 70.0, "mean_weight": 0.5, "light_share": 0.5},
+            {"epoch": 3, "accuracy": last, "mean_weight": 0.25, "light_share": 0.7},
+        ]
+        text = "".join(
+            json.dumps({"kind": "train", "step": 1, "seconds": 90} | line) + "\n" for line in lines
+        )
+        (tmp_path / f"mail-{seed}" / "metrics.jsonl").write_text(text)
+    put(tmp_path, "standard-0", method="standard", last={"pgd100": 48.0}, method__warmup_epochs=2)
+    (tmp_path / "notes.md").write_text("Two *seeds*.\n")
+    report.run(tmp_path, markdown_path=tmp_path / "elsewhere" / "RESULTS.md")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "| MAIL | 50.0 | 85.0 | 0.375 | 60.0 | 6.0 | 2 |" in text
+    assert "| Standard |" not in text.split("### How the training went")[1]
+    assert (
+        "Seeds 0, 1. 2 runs: Abacus, 2 cores, Python 3.11.0, JAX 1.2. 1 runs began with the warm-up" in text
+    )
+    assert "Two *seeds*.\n\n3 runs." in text
+    assert (tmp_path / "elsewhere" / "RESULTS.md").read_text() == text
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Abacus, 2 cores" in page
+    assert page.count("<td>85.0</td>") == 1
+
+
+def test_the_other_sign_of_beta_stands_beside_what_the_paper_reports(tmp_path):
+    """55 - 48 = +7, the paper's MAIL - Standard +7.80; AutoAttack 47 - 46 = +1, where the paper has -1.16."""
+    put(tmp_path, "standard", method="standard", last={"pgd100": 48.0, "aa": 46.0})
+    put(tmp_path, "other", method__beta=-0.5, last={"pgd100": 55.0, "aa": 47.0})
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text().split("### The paper's trends")[1]
+    line = "| MAIL, beta -0.5, against Standard | Table 1 |"
+    assert f"{line} PGD-100 | +7.80 | +7.00 | 1 | appears, one seed |" in text
+    assert f"{line} AA | -1.16 | +1.00 | 1 | does not appear, one seed |" in text
+
+
+def test_notes_that_are_no_text_are_named(tmp_path):
+    put(tmp_path, "mail", last={"pgd100": 50.0})
+    (tmp_path / "notes.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"notes\.md cannot be read"):
+        report.run(tmp_path)

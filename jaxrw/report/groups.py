@@ -36,9 +36,9 @@ class Group:
         found = {seed: c["accuracy"][attack] for seed, c in found.items() if c}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def is_papers(self, *, tau, similarity=True):
-        """Whether its constants are the paper's, with this tau and similarity; the warm-up belongs to the schedule."""
-        wanted = published.CONSTANTS | {"tau": tau, "similarity": similarity}
+    def is_papers(self, *, tau, **changed):
+        """Whether its constants are the paper's but for `tau` and `changed`; the warm-up belongs to the schedule."""
+        wanted = published.CONSTANTS | {"tau": tau} | changed
         return all(value == wanted[name] for name, value in self.constants.items() if name in wanted)
 
 

@@ -8,9 +8,9 @@ from jaxrw.report import words
 from jaxrw.report.terminal import TITLES
 
 
-def render(*, sections, problems, runs, name, directory):
-    """The report in Markdown, pictures by their paths relative to `directory`."""
-    parts = [f"# Results of {_plain(name)}", f"{len(runs)} runs."]
+def render(*, sections, problems, runs, name, directory, notes=""):
+    """The report in Markdown, pictures by their paths relative to `directory`; `notes` are Markdown already."""
+    parts = [f"# Results of {_plain(name)}", *([notes.strip()] if notes else []), f"{len(runs)} runs."]
     if problems:
         parts += [
             "## To know first",
@@ -18,9 +18,10 @@ def render(*, sections, problems, runs, name, directory):
         ]
     for section in sections:
         parts += [f"## {_plain(section.title)}", _plain(words.setting_words(section))]
+        parts += [_plain(text) for text in (words.circumstances(section),) if text]
         for made in section.tables:
             parts += [f"### {_plain(made.title)}", _table(made), _plain(words.caption(made))]
-        parts += _trends(section) + _correlations(section)
+        parts += _trends(section) + _correlations(section) + _training(section)
         for label, _, pictures in section.pictures:
             parts += [f"<details><summary>Figures: {_plain(label)}</summary>"]
             for picture, path in pictures.items():
@@ -69,3 +70,13 @@ def _correlations(section):
     rows = [f"| {' | '.join(map(_plain, row))} |" for row in words.correlation_rows(section)]
     head = "| | checkpoint | clean images | under PGD-20 | runs |\n|---|---|---:|---:|---:|"
     return [f"### {words.CORRELATION_TITLE}", "\n".join([head, *rows]), words.correlation_words()]
+
+
+def _training(section):
+    """How the training went, as a table."""
+    if not section.training:
+        return []
+    rows = [f"| {' | '.join(map(_plain, row))} |" for row in words.training_rows(section)]
+    columns = words.TRAINING_COLUMNS
+    head = f"| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}"
+    return [f"### {words.TRAINING_TITLE}", "\n".join([head, *rows]), words.TRAINING_WORDS]

@@ -5,7 +5,7 @@ import json
 import math
 
 from jaxrw import figures
-from jaxrw.report import published, tables, trends
+from jaxrw.report import published, tables, training, trends
 from jaxrw.report.groups import mean_and_deviation
 
 
@@ -19,6 +19,9 @@ class Section:
     tables: list
     trends: list
     correlations: list  # (label, checkpoint, r of clean images, r under attack, number of runs)
+    training: list
+    circumstances: list  # sentences
+    num_shared_warmups: int
     pictures: list  # (label, run's path, {figure's name: path of its PNG})
 
 
@@ -37,8 +40,11 @@ def create(setting, workdir):
         setting=setting,
         differences=published.differences(config) if known else None,
         tables=made,
-        trends=trends.create(made),
+        trends=trends.create(made, setting),
         correlations=_correlations(setting, workdir),
+        training=training.create(setting, workdir),
+        circumstances=training.circumstances(setting),
+        num_shared_warmups=training.shared_warmups(setting),
         pictures=_pictures(setting, workdir),
     )
 

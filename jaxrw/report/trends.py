@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from jaxrw.report import published
 from jaxrw.report.groups import NAMES, mean_and_deviation
 from jaxrw.report.tables import Table
 from jaxrw.report.terminal import TITLES
@@ -54,8 +55,8 @@ class Trend:
         return ("appears" if same else "does not appear") + (", one seed" if self.error is None else "")
 
 
-def create(tables):
-    """Trends that the paper's tables among `tables` allow to measure, in their order."""
+def create(tables, setting):
+    """Trends that the paper's tables among `tables` allow to measure, in their order, then the other sign of beta."""
     trends = []
     for table in tables:
         rows = {row.label: row for row in table.rows}
@@ -65,6 +66,38 @@ def create(tables):
                 cells = rows[first].cells[column], rows[second].cells[column]
                 if all(cell.published for cell in cells) and all(cell.values for cell in cells):
                     trends.append(_trend(f"{words}{_which(first, second)}", table, attack, *cells))
+    return trends + _of_other_sign(tables, setting)
+
+
+def _of_other_sign(tables, setting):
+    """MAIL and Ours+MAIL with the margin's sign as Algorithm 1 prints it, against what the paper reports of them."""
+    beta = -published.CONSTANTS["beta"]
+    tau = published.tau(setting.config["dataset.name"], setting.config["model.name"])
+    labels = {
+        NAMES[group.method]: setting.label(group)
+        for group in setting.groups
+        if group.constants.get("beta") == beta and group.is_papers(tau=tau, beta=beta)
+    }
+    trends = []
+    for table in tables:
+        if not table.number:
+            continue
+        rows = {row.label: row for row in table.rows}
+        measured = {
+            row.label: {cell.attack: cell for cell in row.cells}
+            for other in tables
+            if not other.number and other.checkpoint == table.checkpoint
+            for row in other.rows
+        }
+        for name, label in labels.items():
+            for attack in ("pgd100", "aa"):
+                if attack in table.attacks and {name, "Standard"} <= rows.keys():
+                    column = table.attacks.index(attack)
+                    paper, standard = (rows[row].cells[column] for row in (name, "Standard"))
+                    cell = measured.get(label, {}).get(attack)
+                    if paper.published and standard.published and standard.values and cell and cell.values:
+                        cell = dataclasses.replace(cell, published=paper.published)
+                        trends.append(_trend(f"{label}, against Standard", table, attack, cell, standard))
     return trends
 
 

@@ -79,6 +79,51 @@ def setting_words(section):
     return " ".join(words)
 
 
+TRAINING_TITLE = "How the training went"
+
+TRAINING_WORDS = (
+    "Accuracy on the training images under the training attack, in percent, in the last epoch of the warm-up and in "
+    "the last of all; mean weight and share of the weights below 0.05 in the epochs after the warm-up; minutes of "
+    "training, the warm-up included. Means over the runs."
+)
+
+TRAINING_COLUMNS = ("warm-up's end", "end", "mean weight", "light weights, %", "minutes", "runs")
+
+
+def training_rows(section):
+    """Text of the training, row by row."""
+    return [
+        (
+            made.label,
+            _number(made.warm, 1),
+            _number(made.last, 1),
+            _number(made.weight, 3),
+            _number(made.light, 1),
+            _number(made.minutes, 1),
+            str(made.number),
+        )
+        for made in section.training
+    ]
+
+
+def _number(value, digits):
+    """A number, or a dash where nothing is known."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def circumstances(section):
+    """Seeds, machines and versions; empty where no results tell."""
+    if not section.circumstances:
+        return ""
+    words = [f"Seeds {', '.join(map(str, section.setting.seeds))}.", *section.circumstances]
+    if section.num_shared_warmups:
+        words.append(
+            f"{section.num_shared_warmups} runs began with the warm-up that another run of their seed had trained: "
+            "in it all weights are 1, whatever the method."
+        )
+    return " ".join(words)
+
+
 def trend_rows(section):
     """Text of the trends, row by row."""
     return [
