@@ -19,6 +19,8 @@ BIN := $(VENV)/bin
 
 train: $(VENV)/installed
 	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits
+	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits \
+		--mode evaluate --checkpoint last --config.evaluation.attacks="('aa',)"
 
 test: $(VENV)/installed-test
 	$(PYTEST) $(TESTS)

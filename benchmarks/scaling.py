@@ -95,7 +95,7 @@ def plot(measured, path, *, title):
         axis.set(xscale="log", yscale="log", xlabel="chips", title=label)
         axis.set_xticks(devices, devices)
         axis.yaxis.set_major_formatter("{x:g}")
-        if axis.get_ylim()[1] < 10 * axis.get_ylim()[0]:  # too short for powers of ten
+        if axis.get_ylim()[1] < 15 * axis.get_ylim()[0]:  # too short for powers of ten
             axis.set(yscale="linear", ylim=(0, None))
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)

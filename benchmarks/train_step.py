@@ -47,12 +47,13 @@ def main(arguments=None):
         for part, seconds in measure(width, batch, arguments).items()
     ]
     print(timing.comparison(measured))
+    # The same for every batch, so the smallest is compiled.
     counted = [
-        {"width": width, "batch": batch, "forwards": forward_passes(width, batch)}
-        for width in arguments.width
-        for batch in arguments.batch
+        {"width": width, "forwards": forward_passes(width, min(arguments.batch))}
+        for width in (arguments.width if "whole" in arguments.parts else ())
     ]
-    print(timing.table([{**case, "forwards": f"{case['forwards']:.2f}"} for case in counted]))
+    if counted:
+        print(timing.table([{**case, "forwards": f"{case['forwards']:.2f}"} for case in counted]))
     print(timing.write("train_step", measured + counted, arguments=arguments))
 
 

@@ -64,6 +64,8 @@ def run(arguments, *, figures=()):
     more = [*TINY, *figures, *(FOLDER if any("folder" in argument for argument in arguments) else [])]
     if any("evaluation.attacks" in argument for argument in arguments):
         more = [argument for argument in more if "evaluation.attacks" not in argument]
+    if any("keep_warmup" in argument or "warmup_from" in argument for argument in arguments):
+        more += ["--config.method.warmup_epochs=1", "--config.optim.num_epochs=2"]
     return launch.main(["launch.py", *arguments, *more])
 
 

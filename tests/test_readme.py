@@ -21,9 +21,10 @@ def test_every_file_and_field_it_names_is_there():
     for path in re.findall(r"configs/\w+\.py", TEXT):
         assert (ROOT / path).exists(), path
     from configs import base
+    from configs.sweeps import base as sweep
     from jaxrw.command_line import field_names
 
-    fields = set(field_names(base.get_config()))
+    fields = set(field_names(base.get_config()) + field_names(sweep.get_config()))
     named = re.findall(r"--config\.([a-z_.]+)=", TEXT) + re.findall(
         r"`((?:dataset|method|optim|evaluation|attack|model)\.\w+)[`/]", TEXT
     )
