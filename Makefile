@@ -4,6 +4,7 @@
 # make bench   time it against PyTorch; DATA_DIR=... where CIFAR-10 lies
 # make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 24 programs
 # make bench-scaling  the same on 1 to 256 chips
+# make results    RESULTS.md anew, from what results/ keeps
 # make docs    pages of all functions from their docstrings, in site/
 # make wheel   build the package and install it in an environment of its own
 
@@ -15,12 +16,15 @@ TESTS ?=
 PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 BIN := $(VENV)/bin
 
-.PHONY: train test check format bench docs wheel clean bench-tpu bench-scaling
+.PHONY: train results test check format bench docs wheel clean bench-tpu bench-scaling
 
 train: $(VENV)/installed
 	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits
 	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits \
 		--mode evaluate --checkpoint last --config.evaluation.attacks="('aa',)"
+
+results: $(VENV)/installed
+	$(BIN)/python launch.py --mode report --workdir results/mini_c10 --markdown RESULTS.md
 
 test: $(VENV)/installed-test
 	$(PYTEST) $(TESTS)

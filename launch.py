@@ -113,7 +113,11 @@ def _sweep(values, argv):
         values.workdir or "runs",
         launcher=pathlib.Path(__file__),
         overrides=command_line.run_overrides(argv),
-        flags=() if values.mode == "train" else (f"--mode={values.mode}",),
+        flags=[
+            f"--{name}={value}"
+            for name, value in (("mode", values.mode), ("checkpoint", values.checkpoint))
+            if value not in (None, "train")
+        ],
         only_list=values.list,
     )
 

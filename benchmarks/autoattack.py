@@ -65,6 +65,7 @@ def parse():
     parser.add_argument("--width", type=int)
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--data_dir")
+    parser.add_argument("--downscale", type=int, default=1, help="2: images of half the height and width")
     parser.add_argument("--images", type=int, default=1000, help="the first so many test images")
     parser.add_argument("--eps", type=float, default=8 / 255)
     parser.add_argument("--batch_size", type=int, default=250, help="of both")
@@ -84,6 +85,7 @@ def load_problem(arguments):
         train_size=None,
         validation_size=0,
         test_size=arguments.images,
+        downscale=arguments.downscale,
     )
     return np.asarray(to_pixels(dataset.test.images)), dataset.test.labels, dataset.num_classes
 

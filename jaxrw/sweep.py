@@ -169,12 +169,12 @@ def finished(item):
         wanted, found = _with_effect(settings.as_json(item.config)), _with_effect(results["config"])
         attacks = item.config.evaluation.attacks
         checkpoints = results["checkpoints"]
+        asked = [c for name, c in checkpoints.items() if f"--checkpoint={name}" in item.flags]
+        asked = [c for c in asked or checkpoints.values() if c]
         whole = (
             wanted == found
             and checkpoints["last"]["epoch"] + 1 == item.config.optim.num_epochs
-            and all(
-                c["accuracy"][attack] is not None for c in checkpoints.values() if c for attack in attacks
-            )
+            and all(c["accuracy"][attack] is not None for c in asked for attack in attacks)
         )
     except (KeyError, TypeError, AttributeError):  # not written by a run, or by an older one
         return None

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
@@ -242,13 +243,11 @@ def test_runs_of_one_seed_share_a_warmup(here):
 
     def flags(**settings):
         made = sweep.create(config(**fields), ROOT / "configs" / "sweep.py", "runs", **settings)
-        return [
-            [flag for flag in item.flags if "warmup_" in flag.replace("method.warmup_", "")] for item in made
-        ]
+        return [[flag for flag in item.flags if re.search("keep_warmup|warmup_from", flag)] for item in made]
 
     keep, begin = "--config.checkpoint.keep_warmup=True", "--warmup_from=runs/digits/mail-0"
     assert flags() == [[keep], [begin], [keep], [begin]]
-    assert flags(flags=("--mode=evaluate",)) == [[], [], [], []]
+    assert flags(flags=["--mode=evaluate"]) == [[], [], [], []]
     # Its first run is done and its warm-up gone, as in another checkout: the next one trains it.
     run(config(**fields | {"variants": variants[:1]}))
     assert flags() == [[], [keep], [keep], ["--warmup_from=runs/digits/ours_mail-tau_3.0-0"]]
@@ -257,3 +256,22 @@ def test_runs_of_one_seed_share_a_warmup(here):
     ran()
     run(config(**fields))
     assert ran() == ["digits/ours_mail-tau_3.0-0", "digits/mail-warmup_epochs_3-0", "digits/gairat-0"]
+
+
+def test_of_a_sweep_one_checkpoint_may_be_evaluated(here, capsys):
+    """AutoAttack of the last checkpoints alone: the best ones may lack it."""
+    fields = {"variants": VARIANTS[:1], "seeds": (0,)}
+    run(config(**fields))
+    path = pathlib.Path("runs/digits/mail-0/results.json")
+    results = json.loads(path.read_text())
+    last = results["checkpoints"]["last"]
+    results["checkpoints"]["best"] = {**last, "accuracy": {**last["accuracy"], "pgd100": None}}
+    path.write_text(json.dumps(results))
+
+    def listed(*flags):
+        run(config(**fields), flags=flags, only_list=True)
+        return capsys.readouterr().out.splitlines()[-1:]
+
+    capsys.readouterr()
+    assert listed("--mode=evaluate", "--checkpoint=last") == []
+    assert len(listed("--mode=evaluate", "--checkpoint=best")) == len(listed("--mode=evaluate")) == 1
