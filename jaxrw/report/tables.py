@@ -69,10 +69,13 @@ def all_runs(setting, checkpoint):
     return _mark(Table(f"All runs, {checkpoint} checkpoint", setting, checkpoint, tuple(attacks), rows))
 
 
-def of_paper(setting):
-    """The paper's tables of a setting's data set and network of which anything was measured, paper's numbers beside."""
+def of_paper(setting, *, measured=None):
+    """The paper's tables of a setting's data set and network of which anything was measured, paper's numbers beside.
+
+    With `measured`, measured numbers are those of this checkpoint, whichever the paper's are of.
+    """
     found = published.blocks(setting.config["dataset.name"], setting.config["model.name"])
-    tables = [_of_block(setting, block) for block in found]
+    tables = [_of_block(setting, block | ({"checkpoint": measured} if measured else {})) for block in found]
     return [table for table in tables if any(cell.values for row in table.rows for cell in row.cells)]
 
 

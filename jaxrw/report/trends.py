@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxrw.report import published
+from jaxrw.report import published, tables
 from jaxrw.report.groups import NAMES, mean_and_deviation
 from jaxrw.report.tables import Table
 from jaxrw.report.terminal import TITLES
@@ -55,21 +55,35 @@ class Trend:
         return ("appears" if same else "does not appear") + (", one seed" if self.error is None else "")
 
 
-def create(tables, setting):
-    """Trends that the paper's tables among `tables` allow to measure, in their order, then the other sign of beta."""
+def create(made, setting):
+    """Trends that the paper's tables among `made` allow to measure, in their order, then the other sign of beta.
+
+    What the paper shows of best checkpoints alone is also measured on the last ones, and said to be.
+    """
+    trends = [trend for table in made if table.number for trend in _of_table(table)]
+    known = {(trend.words, trend.attack) for trend in trends if trend.table.checkpoint == "last"}
+    for table in tables.of_paper(setting, measured="last"):
+        found = [trend for trend in _of_table(table) if (trend.words, trend.attack) not in known]
+        trends += [
+            dataclasses.replace(trend, words=f"{trend.words}, last instead of best") for trend in found
+        ]
+    return trends + _of_other_sign(made, setting)
+
+
+def _of_table(table):
+    """Trends of one of the paper's tables."""
     trends = []
-    for table in tables:
-        rows = {row.label: row for row in table.rows}
-        for words, first, second, attack in (*_OF_METHODS, *_OF_CONSTANTS):
-            if table.number and attack in table.attacks and first in rows and second in rows:
-                column = table.attacks.index(attack)
-                cells = rows[first].cells[column], rows[second].cells[column]
-                if all(cell.published for cell in cells) and all(cell.values for cell in cells):
-                    trends.append(_trend(f"{words}{_which(first, second)}", table, attack, *cells))
-    return trends + _of_other_sign(tables, setting)
+    rows = {row.label: row for row in table.rows}
+    for words, first, second, attack in (*_OF_METHODS, *_OF_CONSTANTS):
+        if attack in table.attacks and first in rows and second in rows:
+            column = table.attacks.index(attack)
+            cells = rows[first].cells[column], rows[second].cells[column]
+            if all(cell.published for cell in cells) and all(cell.values for cell in cells):
+                trends.append(_trend(f"{words}{_which(first, second)}", table, attack, *cells))
+    return trends
 
 
-def _of_other_sign(tables, setting):
+def _of_other_sign(made, setting):
     """MAIL and Ours+MAIL with the margin's sign as Algorithm 1 prints it, against what the paper reports of them."""
     beta = -published.CONSTANTS["beta"]
     tau = published.tau(setting.config["dataset.name"], setting.config["model.name"])
@@ -79,13 +93,13 @@ def _of_other_sign(tables, setting):
         if group.constants.get("beta") == beta and group.is_papers(tau=tau, beta=beta)
     }
     trends = []
-    for table in tables:
+    for table in made:
         if not table.number:
             continue
         rows = {row.label: row for row in table.rows}
         measured = {
             row.label: {cell.attack: cell for cell in row.cells}
-            for other in tables
+            for other in made
             if not other.number and other.checkpoint == table.checkpoint
             for row in other.rows
         }

@@ -69,7 +69,8 @@ def setting_words(section):
     words = [f"{config['optim.num_epochs']} epochs, {section.setting.num_examples:,} test images."]
     if section.differences:
         fields = ", ".join(
-            f"{name} {mine} (paper {theirs})" for name, (mine, theirs) in section.differences.items()
+            f"{name} {_value(name, mine)} (paper {_value(name, theirs)})"
+            for name, (mine, theirs) in section.differences.items()
         )
         words.append(
             f"Not the paper's settings, so compare the order of its numbers, not their size: {fields}."
@@ -122,6 +123,15 @@ def circumstances(section):
             "in it all weights are 1, whatever the method."
         )
     return " ".join(words)
+
+
+def _value(name, value):
+    """Value of a field as people write it: radii and steps in pixel units of 255."""
+    if value is None:
+        return "all" if name.startswith("dataset.") else "its own"
+    if name.endswith((".eps", ".step_size")) and isinstance(value, int | float):
+        return f"{255 * value:g}/255"
+    return f"{value}"
 
 
 def trend_rows(section):
