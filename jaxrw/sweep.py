@@ -112,7 +112,7 @@ def _sharing(made):
     for group in groups.values():
         kept = [item for item in group if (item.workdir / "warmup").is_dir()]
         missing = [item for item in group if not (item.workdir / "results.json").exists()]
-        for first in (kept + missing)[:1]:
+        for first in (kept + missing)[:1] if len(group) > 1 else ():
             changed |= {item: _beginning_with(first, item) for item in missing if item is not first}
             changed[first] = _with_flag(first, "--config.checkpoint.keep_warmup=True")
     return [changed.get(item, item) for item in made]
