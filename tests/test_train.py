@@ -383,6 +383,8 @@ def test_a_run_that_begins_with_the_warmup_of_another_method_is_the_same_run(war
     train.run(config, tmp_path / "forked", warmup_from=warm)
     assert runs.warmup.source_of(tmp_path / "forked") == str(warm)
     assert runs.warmup.source_of(tmp_path / "alone") is None
+    assert len(list((tmp_path / "forked").glob("events.out.tfevents*"))) == 2
+    assert not list((warm / "warmup").glob("*tfevents*"))  # TensorBoard would show it as a run
     (found, *steps), (expected, *expected_steps) = (
         last_state(tmp_path / "forked"),
         last_state(tmp_path / "alone"),
@@ -409,7 +411,7 @@ def test_a_kill_just_before_the_warmup_is_kept_loses_nothing(warm, tmp_path, mon
     assert not (tmp_path / "run" / "warmup").exists()
     monkeypatch.setattr(runs.warmup, "keep", keep)
     train.run(tiny.config("standard", **KEPT), tmp_path / "run")
-    assert lines(tmp_path / "run" / "warmup") == lines(warm / "warmup")
+    assert lines(tmp_path / "run" / "warmup") == lines(warm / "warmup") != []
     assert len(list((tmp_path / "run" / "warmup" / "checkpoints").iterdir())) == 2
 
 

@@ -12,6 +12,9 @@ from jaxrw.runs.writing import told
 # Below the directory of a run: its files as they were when the warm-up ended.
 _KEPT = "warmup"
 
+# TensorBoard takes every file whose name holds the first for a run of its own, so kept ones have the second.
+_EVENTS, _KEPT_EVENTS = "events.out.tfevents", "events.kept"
+
 # A method's own constants do nothing in the warm-up; its length is not one of them.
 _LENGTH = "method.warmup_epochs"
 
@@ -29,8 +32,8 @@ def keep(workdir):
     with told(kept):
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        for path in (workdir / "metrics.jsonl", *workdir.glob("events.out.tfevents*")):
-            shutil.copyfile(path, scratch / path.name)
+        for path in (workdir / "metrics.jsonl", *workdir.glob(f"{_EVENTS}*")):
+            shutil.copyfile(path, scratch / path.name.replace(_EVENTS, _KEPT_EVENTS))
         for path in (workdir / "checkpoints").iterdir():
             if path.name.isdecimal():
                 shutil.copytree(path, scratch / "checkpoints" / path.name)
@@ -59,8 +62,8 @@ def adopt(source, workdir, config):
     _check_same(source, config)
     scratch = workdir / files.scratch_name("checkpoints")
     try:
-        for path in (source / _KEPT).glob("events.out.tfevents*"):
-            shutil.copyfile(path, workdir / path.name)
+        for path in (source / _KEPT).glob(f"{_KEPT_EVENTS}*"):
+            shutil.copyfile(path, workdir / path.name.replace(_KEPT_EVENTS, _EVENTS))
         lines = read_metrics(source / _KEPT)
         told_from = {
             "kind": "warmup",
