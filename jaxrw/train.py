@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import pathlib
 import time
 
 import jax
@@ -33,10 +34,13 @@ def run(config, workdir, *, warmup_from=None):
       Stopped: SIGTERM or Ctrl-C; the state after the last step is saved.
     """
     parts = experiment.create(config)
+    begins = warmup_from is not None and not (pathlib.Path(workdir) / "checkpoints").exists()
+    if begins:
+        runs.warmup.check(warmup_from, config)
     with contextlib.ExitStack() as stack:
         workdir = stack.enter_context(runs.open_workdir(workdir, config))
-        if warmup_from is not None:
-            hosts.first_does(runs.warmup.adopt, warmup_from, workdir, config)
+        if begins:
+            hosts.first_does(runs.warmup.adopt, warmup_from, workdir)
         manager = stack.enter_context(checkpoints.open_checkpoints(workdir / "checkpoints"))
         done = manager.latest_step() or 0
         if hosts.agree(_is_complete(config, parts, runs.read_metrics(workdir), done)):

@@ -401,7 +401,7 @@ _VALUES = st.one_of(
 @given(field=st.sampled_from(_FIELDS), value=_VALUES)
 def test_any_value_of_any_field(tmp_path, capsys, monkeypatch, field, value):
     """Told in one line, or accepted; what is accepted is not run here."""
-    monkeypatch.setattr("jaxrw.train.run", lambda config, workdir: experiment.create(config))
+    monkeypatch.setattr("jaxrw.train.run", lambda config, workdir, **options: experiment.create(config))
     monkeypatch.setattr("jaxrw.evaluate.run", lambda *arguments, **options: {"checkpoints": {}})
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     status = run(DIGITS, *TINY, f"--config.{field}={value}", "--workdir", tmp_path / "run")

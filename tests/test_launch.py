@@ -107,6 +107,8 @@ MISTAKES = {
     "downscale of nothing": (["--config.dataset.downscale=0"], "dataset.downscale is 0", "at least 1"),
     "downscale that does not divide": (["--config.dataset.downscale=3"], "dataset.downscale=3", "8x8"),
     "impossible depth": (["--config.model.depth=17"], "model.depth is 17", "8n + 2"),
+    "a warm-up of nowhere": (["--warmup_from=no"], "--warmup_from no keeps no warm-up", "keep_warmup=True"),
+    "a page without a report": (["--markdown=x.md"], "--markdown is for --mode report", "--mode is train"),
     "depth 0": (["--config.model.depth=0"], "model.depth is 0", "8n + 2"),
     "too deep": (["--config.model.depth=100002"], "model.depth is 100002", "at most 1202"),
     "too wide for any memory": (
@@ -293,7 +295,7 @@ def test_train_evaluate_report(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_a_run_that_stops_says_so_in_one_line(raised, status, words, tmp_path, capsys, monkeypatch):
-    def stop(config, workdir):
+    def stop(config, workdir, *, warmup_from):
         raise raised
 
     monkeypatch.setattr("jaxrw.train.run", stop)

@@ -430,7 +430,7 @@ def test_another_warmup_is_refused(warm, tmp_path, changed, words):
     config = tiny.config("mail", **{"method__warmup_epochs": 2} | changed)
     with pytest.raises(UserError, match=words):
         train.run(config, tmp_path / "run", warmup_from=warm)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_without_a_kept_warmup_is_no_place_to_begin(whole, warm, tmp_path):

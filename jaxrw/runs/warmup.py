@@ -40,26 +40,36 @@ def keep(workdir):
         scratch.rename(kept)
 
 
-def adopt(source, workdir, config):
-    """Let a run that has not begun begin where another one stood when its warm-up ended.
+def check(source, config):
+    """Make sure that a directory keeps the warm-up of a config.
 
     Args:
       source: directory of a run that was trained with `checkpoint.keep_warmup`.
-      workdir: directory of the run that begins, which is held.
-      config: its resolved ConfigDict.
+      config: resolved ConfigDict of the run that is to begin with it.
 
     Raises:
-      UserError: no warm-up is kept there, it is another one than this config's, or it cannot be copied.
+      UserError: no warm-up is kept there, or it is another one than this config's.
     """
     source = pathlib.Path(source)
-    if (workdir / "checkpoints").exists():
-        return
     if not (source / _KEPT).is_dir():
         raise UserError(
             f"--warmup_from {source} keeps no warm-up; give a run that was trained to its end with "
             "--config.checkpoint.keep_warmup=True"
         )
     _check_same(source, config)
+
+
+def adopt(source, workdir):
+    """Let a run that has not begun begin where another one, that was checked, stood when its warm-up ended.
+
+    Args:
+      source: directory of that run.
+      workdir: directory of the run that begins, which is held.
+
+    Raises:
+      UserError: it cannot be copied.
+    """
+    source = pathlib.Path(source)
     scratch = workdir / files.scratch_name("checkpoints")
     try:
         for path in (source / _KEPT).glob(f"{_KEPT_EVENTS}*"):
