@@ -416,9 +416,7 @@ def test_how_the_runs_were_made(tmp_path):
     text = (tmp_path / "report" / "report.md").read_text()
     assert "| MAIL | 50.0 | 85.0 | 0.375 | 60.0 | 6.0 | 2 |" in text
     assert "| Standard |" not in text.split("### How the training went")[1]
-    assert (
-        "Seeds 0, 1. 2 runs: Abacus, 2 cores, Python 3.11.0, JAX 1.2. 1 runs began with the warm-up" in text
-    )
+    assert "Seeds 0, 1. 2 runs: Abacus, 2 cores, Python 3.11.0, JAX 1.2. 1 run began with the warm-up" in text
     assert "Two *seeds*.\n\n3 runs." in text
     assert (tmp_path / "elsewhere" / "RESULTS.md").read_text() == text
     page = (tmp_path / "report" / "report.html").read_text()

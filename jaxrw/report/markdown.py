@@ -10,7 +10,7 @@ from jaxrw.report.terminal import TITLES
 
 def render(*, sections, problems, runs, name, directory, notes=""):
     """The report in Markdown, pictures by their paths relative to `directory`; `notes` are Markdown already."""
-    parts = [f"# Results of {_plain(name)}", *([notes.strip()] if notes else []), f"{len(runs)} runs."]
+    parts = [f"# Results of {_plain(name)}", *([notes.strip()] if notes else []), f"{words.runs(len(runs))}."]
     if problems:
         parts += [
             "## To know first",

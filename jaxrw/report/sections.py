@@ -20,7 +20,7 @@ class Section:
     trends: list
     correlations: list  # (label, checkpoint, r of clean images, r under attack, number of runs)
     training: list
-    circumstances: list  # sentences
+    circumstances: list  # (machine and versions, number of runs)
     num_shared_warmups: int
     pictures: list  # (label, run's path, {figure's name: path of its PNG})
 

@@ -32,12 +32,12 @@ def create(setting, workdir):
 
 
 def circumstances(setting):
-    """Machines and versions that results.json tells of, as sentences, each once."""
+    """[(machine and versions as results.json tells of them, number of runs)]."""
     told = {}
     for group in setting.groups:
         for run in group.runs.values():
             told.setdefault(_machine(run.content), []).append(run)
-    return [f"{len(some)} runs: {words}." for words, some in sorted(told.items(), key=str) if words]
+    return sorted((words, len(some)) for words, some in told.items() if words)
 
 
 def shared_warmups(setting):

@@ -12,6 +12,11 @@ TREND_WORDS = (
 CORRELATION_TITLE = "Figure 4: Pearson's r of similarity and incorrect rate (Eq. 23)"
 
 
+def runs(number):
+    """So many runs."""
+    return f"{number} run{'' if number == 1 else 's'}"
+
+
 def measured(cell):
     """Text of a cell: mean and sample deviation; "not run" where there is none."""
     if cell.mean is None:
@@ -116,10 +121,12 @@ def circumstances(section):
     """Seeds, machines and versions; empty where no results tell."""
     if not section.circumstances:
         return ""
-    words = [f"Seeds {', '.join(map(str, section.setting.seeds))}.", *section.circumstances]
+    seeds = section.setting.seeds
+    words = [f"Seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."]
+    words += [f"{runs(number)}: {machine}." for machine, number in section.circumstances]
     if section.num_shared_warmups:
         words.append(
-            f"{section.num_shared_warmups} runs began with the warm-up that another run of their seed had trained: "
+            f"{runs(section.num_shared_warmups)} began with the warm-up that another run of their seed had trained: "
             "in it all weights are 1, whatever the method."
         )
     return " ".join(words)
