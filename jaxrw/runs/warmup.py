@@ -92,7 +92,7 @@ def adopt(source, workdir):
 
 def source_of(workdir):
     """The run whose warm-up a run began with, as it was told then; None: its own."""
-    return next((line["from"] for line in read_metrics(workdir) if line["kind"] == "warmup"), None)
+    return next((line.get("from") for line in read_metrics(workdir) if line["kind"] == "warmup"), None)
 
 
 def shared_fields(config):
