@@ -130,7 +130,7 @@ def test_trends_are_differences_seed_by_seed(three_seeds):
     assert "| Ours+MAIL against MAIL | Table 1 | PGD-100 | +1.30 | +2.25 ± 0.75 | 2 | appears |" in trends
     # AutoAttack: -1 and -1.5, mean -1.25, standard error 0.25; the paper's 44.78 - 45.22.
     assert "| Ours+MAIL against MAIL | Table 1 | AA | -0.44 | -1.25 ± 0.25 | 2 | appears |" in trends
-    assert "| MAIL against Standard | Table 1 | PGD-100 | +7.80 | +2.00 | 1 | appears, one seed |" in trends
+    assert "| MAIL against Standard | Table 1 | PGD-100 | +7.80 | +2.00 | 1 | same sign, one seed |" in trends
     assert "GAIRAT" not in trends
 
 
@@ -431,8 +431,8 @@ def test_the_other_sign_of_beta_stands_beside_what_the_paper_reports(tmp_path):
     report.run(tmp_path)
     text = (tmp_path / "report" / "report.md").read_text().split("### The paper's trends")[1]
     line = "| MAIL, beta -0.5, against Standard | Table 1 |"
-    assert f"{line} PGD-100 | +7.80 | +7.00 | 1 | appears, one seed |" in text
-    assert f"{line} AA | -1.16 | +1.00 | 1 | does not appear, one seed |" in text
+    assert f"{line} PGD-100 | +7.80 | +7.00 | 1 | same sign, one seed |" in text
+    assert f"{line} AA | -1.16 | +1.00 | 1 | not the same sign, one seed |" in text
 
 
 def test_notes_that_are_no_text_are_named(tmp_path):
@@ -449,7 +449,7 @@ def test_what_the_paper_shows_of_best_checkpoints_is_also_measured_on_the_last(t
     put(tmp_path, "mail", last={"pgd100": 55.0, "aa": 45.0})
     report.run(tmp_path)
     text = (tmp_path / "report" / "report.md").read_text().split("### The paper's trends")[1]
-    line = "| GAIRAT against Standard, last instead of best | Table 5 | AA | -13.10 | -16.00 | 1 | appears, one seed |"
+    line = "| GAIRAT against Standard, last instead of best | Table 5 | AA | -13.10 | -16.00 | 1 | same sign, one seed |"
     assert line in text
     assert text.count("| MAIL against Standard") == 2
 

@@ -49,10 +49,12 @@ class Trend:
         """Whether the difference has the published sign, as far as the seeds can tell."""
         if self.measured is None:
             return "not measured"
-        if self.error is not None and abs(self.measured) <= 2 * self.error:
+        same = self.measured * self.published > 0
+        if self.error is None:
+            return "same sign, one seed" if same else "not the same sign, one seed"
+        if abs(self.measured) <= 2 * self.error:
             return "not told apart from 0"
-        same = (self.measured > 0) == (self.published > 0) and self.measured != 0
-        return ("appears" if same else "does not appear") + (", one seed" if self.error is None else "")
+        return "appears" if same else "does not appear"
 
 
 def create(made, setting):

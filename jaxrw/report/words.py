@@ -6,7 +6,7 @@ from jaxrw.report.terminal import TITLES
 
 TREND_WORDS = (
     "Differences in percentage points, seed by seed; ± is their standard error. A difference within two standard "
-    "errors is not told apart from 0."
+    "errors is not told apart from 0; one seed cannot tell an effect from chance."
 )
 
 CORRELATION_TITLE = "Figure 4: Pearson's r of similarity and incorrect rate (Eq. 23)"
