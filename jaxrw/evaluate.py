@@ -67,10 +67,9 @@ def run(config, workdir, *, checkpoint=None, parts=None):
         }
         kept = hosts.agree(runs.read_results(workdir))
         results = begin_results(config, num_examples=len(parts.dataset.test.labels), kept=kept, about=about)
-        results["train_seconds"] = round(
-            sum(line.get("seconds", 0) for line in runs.read_metrics(workdir)), 1
-        )
-        results["warmup_from"] = runs.warmup.source_of(workdir)
+        lines = runs.read_metrics(workdir)
+        results["train_seconds"] = round(sum(line.get("seconds", 0) for line in lines), 1)
+        results["warmup_from"] = runs.warmup.source_of(lines)
         names = [name for name in ((checkpoint,) if checkpoint else CHECKPOINTS) if steps[name] is not None]
         _measure(config, parts, workdir, results, {name: variables_of(name) for name in names}, check)
         log_evaluation(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)

@@ -144,6 +144,20 @@ def flatten(config, prefix=""):
     return flat
 
 
+def with_effect(flat):
+    """Fields of a flat config that the numbers of its run depend on."""
+    return {name: value for name, value in flat.items() if not name.startswith(WITHOUT_EFFECT)}
+
+
+def differences(found, wanted):
+    """Fields in which two flat configs differ, each in words; none where they are the same."""
+    return [
+        f"{field} is {found.get(field)!r} there and {wanted.get(field)!r} here"
+        for field in sorted(found.keys() | wanted.keys())
+        if found.get(field) != wanted.get(field)
+    ]
+
+
 def _check_choice(field, value, choices):
     """Refuse a name that is none of the choices, with the nearest one."""
     if value in choices:

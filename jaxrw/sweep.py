@@ -166,7 +166,10 @@ def finished(item):
     """
     results = runs.read_results(item.workdir)
     try:
-        wanted, found = _with_effect(settings.as_json(item.config)), _with_effect(results["config"])
+        wanted, found = (
+            settings.with_effect(settings.flatten(config))
+            for config in (settings.as_json(item.config), results["config"])
+        )
         attacks = item.config.evaluation.attacks
         checkpoints = results["checkpoints"]
         asked = [c for name, c in checkpoints.items() if f"--checkpoint={name}" in item.flags]
@@ -179,15 +182,6 @@ def finished(item):
     except (KeyError, TypeError, AttributeError):  # not written by a run, or by an older one
         return None
     return results if whole else None
-
-
-def _with_effect(config):
-    """Fields of a config that its numbers depend on, by their dotted names."""
-    return {
-        name: value
-        for name, value in settings.flatten(config).items()
-        if not name.startswith(settings.WITHOUT_EFFECT)
-    }
 
 
 def _run_all(missing, seconds, launcher):

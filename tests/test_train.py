@@ -381,8 +381,8 @@ def test_a_run_that_begins_with_the_warmup_of_another_method_is_the_same_run(war
     config = tiny.config("ours_mail", method__warmup_epochs=2)
     train.run(config, tmp_path / "alone")
     train.run(config, tmp_path / "forked", warmup_from=warm)
-    assert runs.warmup.source_of(tmp_path / "forked") == str(warm)
-    assert runs.warmup.source_of(tmp_path / "alone") is None
+    assert runs.warmup.source_of(runs.read_metrics(tmp_path / "forked")) == str(warm)
+    assert runs.warmup.source_of(runs.read_metrics(tmp_path / "alone")) is None
     assert len(list((tmp_path / "forked").glob("events.out.tfevents*"))) == 2
     assert not list((warm / "warmup").glob("*tfevents*"))  # TensorBoard would show it as a run
     (found, *steps), (expected, *expected_steps) = (

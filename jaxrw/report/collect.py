@@ -45,8 +45,8 @@ class Run:
     @property
     def setting(self):
         """Fields that decide a number, without the method and the seed."""
-        ignored = (*settings.WITHOUT_EFFECT, "method.")
-        return {name: v for name, v in self.config.items() if name != "seed" and not name.startswith(ignored)}
+        fields = settings.with_effect(self.config)
+        return {name: v for name, v in fields.items() if name != "seed" and not name.startswith("method.")}
 
     @property
     def constants(self):

@@ -90,15 +90,18 @@ def adopt(source, workdir):
         raise UserError(f"--warmup_from {source} cannot be copied to {workdir}: {reason}") from error
 
 
-def source_of(workdir):
-    """The run whose warm-up a run began with, as it was told then; None: its own."""
-    return next((line.get("from") for line in read_metrics(workdir) if line["kind"] == "warmup"), None)
+def source_of(lines):
+    """The run whose warm-up a run began with, as the lines of its metrics.jsonl tell; None: its own."""
+    return next((line.get("from") for line in lines if line["kind"] == "warmup"), None)
 
 
 def shared_fields(config):
     """Fields of a flat config that decide what a warm-up ends with."""
-    ignored = ("method.", *settings.WITHOUT_EFFECT)
-    return {name: value for name, value in config.items() if name == _LENGTH or not name.startswith(ignored)}
+    return {
+        name: value
+        for name, value in settings.with_effect(config).items()
+        if name == _LENGTH or not name.startswith("method.")
+    }
 
 
 def _check_same(source, config):
@@ -109,10 +112,5 @@ def _check_same(source, config):
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"--warmup_from {source} has no usable config.json: {error}") from error
     wanted = shared_fields(settings.flatten(settings.as_json(config)))
-    differing = [
-        f"{field} is {found.get(field)!r} there and {wanted.get(field)!r} here"
-        for field in sorted(found.keys() | wanted.keys())
-        if found.get(field) != wanted.get(field)
-    ]
-    if differing:
+    if differing := settings.differences(found, wanted):
         raise UserError(f"--warmup_from {source} is another warm-up: {'; '.join(differing)}")

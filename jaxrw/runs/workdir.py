@@ -113,13 +113,15 @@ def _check_config(workdir, wanted, may_differ):
 
 def _check_same(workdir, found, wanted, may_differ):
     """Refuse a directory whose config differs, naming every field that does."""
-    found, wanted = settings.flatten(found), settings.flatten(wanted)
-    differing = [
-        f"{field} is {found.get(field)!r} there and {wanted.get(field)!r} here"
-        for field in sorted(found.keys() | wanted.keys())
-        if found.get(field) != wanted.get(field) and not field.startswith(may_differ)
-    ]
-    if differing:
+    found, wanted = (
+        {
+            field: value
+            for field, value in settings.flatten(config).items()
+            if not field.startswith(may_differ)
+        }
+        for config in (found, wanted)
+    )
+    if differing := settings.differences(found, wanted):
         raise UserError(f"--workdir {workdir} belongs to another config: {'; '.join(differing)}")
 
 
