@@ -14,7 +14,7 @@ from jaxrw.convolution import convolution
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10)])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10), (2, 2), (1, 1), (2, 1), (1, 3)])
 @pytest.mark.parametrize(
     ("kernel_size", "strides"), [(1, (1, 1)), (1, (2, 2)), (3, (1, 1)), (3, (2, 2)), (3, (1, 2)), (2, (3, 3))]
 )
@@ -58,6 +58,18 @@ def test_multiplies_no_zeros_of_a_stride(stride):
         return jax.vjp(lambda x: forward(x, kernel), images)[1](jnp.ones((2, 16 // stride, 16 // stride, 8)))
 
     assert cost(backward) < (1.05 if stride == 1 else 16 / 9 * 1.1) * cost(forward)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_images_smaller_than_the_kernel_are_multiplied_by_a_matrix(size):
+    """On the CPU, where XLA has no fast path for them; forward and for the gradient by the images."""
+    images, kernel = jnp.ones((2, size, size, 8)), jnp.ones((3, 3, 8, 8))
+
+    def total(images):
+        return convolution(images, kernel, (1, 1), ((1, 1), (1, 1))).sum()
+
+    for function in (total, jax.grad(total)):
+        assert "convolution(" not in jax.jit(function).lower(images).compile().as_text()
 
 
 def test_other_platforms_keep_the_stock_gradient():
