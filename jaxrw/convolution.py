@@ -99,20 +99,20 @@ def _one_product(images, kernel, *, strides, padding):
     return product.reshape(batch, len(rows), len(columns), -1)
 
 
-# Output channels below which the CPU's vectors of 16 floats stay half empty.
-_FULL = 16
+# Output channels that keep the CPU busy, and pixels beyond which the products with zeros weigh more.
+_ENOUGH, _MOST = 32, 4
 
 
 def _pixels_together(width, kernel, strides, padding):
-    """How many pixels of a row to compute as one, so that few output channels fill a vector.
+    """How many pixels of a row to compute as one, so that few output channels keep the CPU busy.
 
-    Twice to five times as fast for 3 and 8 channels on 32x32 images, the input gradient of every network among
-    them; from 16 channels on the products with zeros that it costs weigh more.
+    On 32x32 images 2.3 times as fast from 16 to 3 channels, the input gradient of a narrow network, 1.9 times from 3
+    to 16, its first layer, and 1.2 times from 16 to 16.
     """
     same = strides == (1, 1) and sum(padding[1]) == kernel.shape[1] - 1
     if not same or kernel.shape[1] == 1:
         return 1
-    most = _FULL // kernel.shape[3]
+    most = min(_ENOUGH // kernel.shape[3], _MOST)
     return next((number for number in range(most, 1, -1) if width % number == 0), 1)
 
 
