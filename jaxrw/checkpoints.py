@@ -88,12 +88,12 @@ def wait(manager):
 
 
 def restore(manager, step, template):
-    """State at `step`, placed as `template`, a state whose arrays are already where they belong.
+    """State at `step`, placed as `template`: a state whose arrays, or whose shapes, say where they belong.
 
     Raises:
       UserError: the checkpoint is whole, but of another model or of another step.
     """
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, hosts.as_global(template))
+    target = hosts.as_global_shapes(jax.tree.map(ocp.utils.to_shape_dtype_struct, template))
     path = manager.directory / str(step)
     try:
         found = manager.item_metadata(step)

@@ -104,9 +104,8 @@ def open_run(config, workdir, *, checkpoint=None, parts=None):
             )
 
         def variables_of(name):
-            return lambda: (
-                checkpoints.restore(manager, steps[name], step.replicate(parts.create_state())).variables
-            )
+            template = step.replicated_shapes(parts.state_shapes())
+            return lambda: checkpoints.restore(manager, steps[name], template).variables
 
         yield parts, steps, variables_of
 

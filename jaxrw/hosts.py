@@ -178,6 +178,14 @@ def as_global(tree):
     return multihost_utils.host_local_array_to_global_array(tree, _mesh(), PartitionSpec())
 
 
+def as_global_shapes(tree):
+    """What `as_global` makes of arrays, as shapes and types of them in, and out: with where they are."""
+    if jax.process_count() == 1:
+        return tree
+    sharding = NamedSharding(_mesh(), PartitionSpec())
+    return jax.tree.map(lambda leaf: leaf.update(sharding=sharding), tree)
+
+
 def as_local(tree):
     """The opposite of `as_global`."""
     if jax.process_count() == 1:

@@ -255,8 +255,18 @@ def on_all_devices(step, *, num_split, split_outputs=False, donate_state=False, 
 
 def replicate(tree):
     """Put arrays on every local device, without a device axis; so placed, a mapped step compiles once."""
-    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, _on_local_devices())
+
+
+def replicated_shapes(shapes):
+    """Shapes and types of arrays, with the place that `replicate` gives them: a template to restore them by."""
+    sharding = _on_local_devices()
+    return jax.tree.map(lambda leaf: leaf.update(sharding=sharding), shapes)
+
+
+def _on_local_devices():
+    """Every local device has the whole array."""
+    return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec())
 
 
 def shard(array):

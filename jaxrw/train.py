@@ -46,9 +46,10 @@ def run(config, workdir, *, warmup_from=None):
         if hosts.agree(_is_complete(config, parts, runs.read_metrics(workdir), done)):
             return parts
         _print_start(config, parts, workdir, done)
-        state = step.replicate(parts.create_state())
         if done:
-            state = checkpoints.restore(manager, done, state)
+            state = checkpoints.restore(manager, done, step.replicated_shapes(parts.state_shapes()))
+        else:
+            state = step.replicate(parts.create_state())
         with contextlib.closing(runs.MetricsLog(workdir, resume_at=done)) as log:
             _train(config, parts, manager, log, state, done)
     return parts

@@ -39,10 +39,11 @@ def train_between(directory, first, last):
     images, labels = accuracy.replicated(parts.dataset.train)
     order = experiment.epoch_order(parts.order_key, 0, len(labels))
     with checkpoints.open_checkpoints(directory / "checkpoints") as manager:
-        state = step.replicate(parts.create_state())
         assert (manager.latest_step() or 0) == first
         if first:
-            state = checkpoints.restore(manager, first, state)
+            state = checkpoints.restore(manager, first, step.replicated_shapes(parts.state_shapes()))
+        else:
+            state = step.replicate(parts.create_state())
         for batch in np.split(order, 3)[first:last]:
             state, _ = train_step(state, step.replicate(parts.step_key), images, labels, step.shard(batch))
         checkpoints.save(manager, state, epoch=0, accuracy=50.0)

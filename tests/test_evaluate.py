@@ -175,3 +175,15 @@ def test_export_on_the_command_line_reads_back(run, tmp_path):
     variables = torch_weights.load(workdir / "best.safetensors", model=model, num_classes=10)
     with evaluate.open_run(config, workdir) as (_, _, variables_of):
         jax.tree.map(np.testing.assert_array_equal, variables, dict(variables_of("best")()))
+
+
+def test_no_weights_are_drawn_to_restore_others(run, monkeypatch):
+    """They would be there twice, and take seconds to compile. Restored ones lie where `replicate` puts arrays."""
+    config, workdir = run
+    monkeypatch.setattr(experiment.Experiment, "create_state", None)
+    with evaluate.open_run(config, workdir) as (parts, _, variables_of):
+        variables = variables_of("last")()
+    expected = torch_weights.load(workdir / "last.safetensors", model=parts.model, num_classes=10)
+    jax.tree.map(np.testing.assert_array_equal, dict(variables), expected)
+    # Placed otherwise, they would have every program compiled once more.
+    assert {leaf.sharding for leaf in jax.tree.leaves(variables)} == {step.replicate(np.zeros(1)).sharding}
