@@ -40,13 +40,27 @@ def damage(directory):
 
 def set_aside(path, directory):
     """Move what is damaged into `directory`, made if need be, under a name that is free; returns where it is now."""
-    directory.mkdir(exist_ok=True)
-    aside, number = directory / path.name, 1
-    while aside.exists() or aside.is_symlink():
-        number += 1
-        aside = directory / f"{path.name}-{number}"
+    aside = _free_place(path.name, directory)
     path.rename(aside)
     return aside
+
+
+def copy_aside(path, directory):
+    """Copy a file into `directory` as `set_aside` moves it; the copy appears whole or not at all."""
+    aside = _free_place(path.name, directory)
+    with files.replacing(aside) as file:
+        file.write(path.read_bytes())
+    return aside
+
+
+def _free_place(name, directory):
+    """Path in `directory`, made if need be, that nothing has: the name itself, or with a number."""
+    directory.mkdir(exist_ok=True)
+    place, number = directory / name, 1
+    while place.exists() or place.is_symlink():
+        number += 1
+        place = directory / f"{name}-{number}"
+    return place
 
 
 def _read(path):

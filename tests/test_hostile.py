@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import struct
+import sys
 import zlib
 
 import hypothesis
@@ -269,6 +270,28 @@ def test_metrics_that_are_none(kind, tmp_path, capsys):
     assert set(before) <= set(contents(tmp_path))
     with runs.open_workdir(tmp_path, tiny.config()):
         assert capsys.readouterr().err == ""
+
+
+def test_metrics_stay_where_they_are_while_they_are_copied(tmp_path):
+    """Looked for at every line of Python that runs: what a kill there would leave."""
+    write(tmp_path / "config.json", json.dumps(settings.as_json(tiny.config())))
+    metrics = b'{"kind": "train", "epoch": 0, "step": 4, "loss": 1.0}\nnothing of a run\n'
+    write(tmp_path / "metrics.jsonl", metrics)
+    found, before = set(), sys.gettrace()
+
+    def look(frame, event, argument):
+        path = tmp_path / "metrics.jsonl"
+        found.add(path.read_bytes() if path.exists() else None)
+        return look
+
+    sys.settrace(look)
+    try:
+        with runs.open_workdir(tmp_path, tiny.config()):
+            pass
+    finally:
+        sys.settrace(before)
+    assert found == {metrics}
+    assert (tmp_path / "damaged" / "metrics.jsonl").read_bytes() == metrics
 
 
 def png(width, height, *, data=b"", mode=2, depth=8):

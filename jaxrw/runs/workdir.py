@@ -9,7 +9,7 @@ import pathlib
 import socket
 import sys
 
-from jaxrw import files, hosts, integrity, settings
+from jaxrw import hosts, integrity, settings
 from jaxrw.errors import RunError, UserError
 from jaxrw.runs.metrics import count_foreign_lines
 from jaxrw.runs.results import complaint
@@ -138,16 +138,18 @@ def _read_config(workdir):
 
 
 def _set_damaged_aside(workdir):
-    """Keep results and metrics that cannot be used out of the way of those that will be written."""
+    """Keep results and metrics that cannot be used out of the way of those that will be written.
+
+    Good lines may stand between those that are none: `metrics.jsonl` is copied and stays, and whoever writes into it
+    next leaves the others out. A kill at any moment loses nothing.
+    """
     results = workdir / "results.json"
     if results.exists() and (words := complaint(results)):
         aside = integrity.set_aside(results, workdir / "damaged")
         print(f"warning: {results}: {words}; it is kept as {aside}", file=sys.stderr)
     metrics = workdir / "metrics.jsonl"
     if metrics.exists() and (number := count_foreign_lines(metrics)):
-        aside = integrity.set_aside(metrics, workdir / "damaged")
-        with files.replacing(metrics) as file:
-            file.write(aside.read_bytes())
+        aside = integrity.copy_aside(metrics, workdir / "damaged")
         print(
             f"warning: {metrics}: {number} lines are none of a run and are left out; all are kept in {aside}",
             file=sys.stderr,
