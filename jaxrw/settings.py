@@ -98,7 +98,13 @@ def check(config, *, num_devices):
 
 
 def check_dataset(config, dataset):
-    """Raise UserError where the method or the batch does not fit the data set."""
+    """Raise UserError where the crop, the method or the batch does not fit the data set."""
+    height, width = dataset.train.images.shape[1:3]
+    if config.dataset.pad >= min(height, width):
+        raise UserError(
+            f"dataset.pad is {config.dataset.pad}, but images are {height}x{width}; must be in "
+            f"0..{min(height, width) - 1}, so that every crop shows some of its image"
+        )
     if config.method.name.startswith("ours_") and dataset.num_classes < 3:
         raise UserError(
             f"dataset.name is {config.dataset.name!r} with {dataset.num_classes} classes; method.name "

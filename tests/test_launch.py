@@ -106,6 +106,8 @@ MISTAKES = {
     ),
     "downscale of nothing": (["--config.dataset.downscale=0"], "dataset.downscale is 0", "at least 1"),
     "downscale that does not divide": (["--config.dataset.downscale=3"], "dataset.downscale=3", "8x8"),
+    "a crop beside the image": (["--config.dataset.pad=8"], "dataset.pad is 8", "8x8", "0..7"),
+    "a crop beyond any integer": ([f"--config.dataset.pad={2**40}"], f"dataset.pad is {2**40}", "0..7"),
     "impossible depth": (["--config.model.depth=17"], "model.depth is 17", "8n + 2"),
     "a warm-up of nowhere": (["--warmup_from=no"], "--warmup_from no keeps no warm-up", "keep_warmup=True"),
     "a page without a report": (["--markdown=x.md"], "--markdown is for --mode report", "--mode is train"),
