@@ -21,13 +21,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GOES_ON = "; the same command goes on from what has been saved"
 
 
-def _alone(number, *, wait):
-    """What `listen` needs of other processes where there are none."""
+def alone(number, *, wait):
+    """The largest number of all processes where there is one: its own."""
     return number
 
 
 @contextlib.contextmanager
-def listen(*, agree=_alone, grace_seconds=GRACE_SECONDS):
+def listen(*, agree=alone, grace_seconds=GRACE_SECONDS):
     """Within it, the first SIGTERM or Ctrl-C is a wish, kept for `check`, and ends nothing.
 
     A second Ctrl-C ends the process at once, and so does the end of `grace_seconds`, whatever the process is doing
