@@ -435,6 +435,19 @@ def test_the_other_sign_of_beta_stands_beside_what_the_paper_reports(tmp_path):
     assert f"{line} AA | -1.16 | +1.00 | 1 | not the same sign, one seed |" in text
 
 
+def test_the_other_sign_of_beta_is_told_of_every_warm_up(tmp_path):
+    """The paper's PGD-100: 56.66 of MAIL, 48.86 of Standard."""
+    put(tmp_path, "standard", method="standard", last={"pgd100": 48.0})
+    for epochs, accuracy in ((60, 55.0), (75, 50.0)):
+        fields = {"method__beta": -0.5, "method__warmup_epochs": epochs}
+        put(tmp_path, f"other-{epochs}", last={"pgd100": accuracy}, **fields)
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text().split("### The paper's trends")[1]
+    for epochs, difference in ((60, "+7.00"), (75, "+2.00")):
+        row = f"| MAIL, beta -0.5, warmup\\_epochs {epochs}, against Standard | Table 1 | PGD-100 | +7.80"
+        assert f"{row} | {difference} | 1 | same sign, one seed |" in text
+
+
 def test_notes_that_are_no_text_are_named(tmp_path):
     put(tmp_path, "mail", last={"pgd100": 50.0})
     (tmp_path / "notes.md").write_bytes(b"\xff\xfe")

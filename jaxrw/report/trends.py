@@ -1,10 +1,11 @@
 """What the paper says that its method does, as differences between rows, measured and published."""
 
 import dataclasses
+import itertools
 
 from jaxrw.report import published, tables
 from jaxrw.report.groups import NAMES, mean_and_deviation
-from jaxrw.report.tables import Table
+from jaxrw.report.tables import Cell, Table
 from jaxrw.report.terminal import TITLES
 
 # (words, minuend, subtrahend, attack); rows by the labels of the paper's tables.
@@ -75,46 +76,45 @@ def create(made, setting):
 def _of_table(table):
     """Trends of one of the paper's tables."""
     trends = []
-    rows = {row.label: row for row in table.rows}
     for words, first, second, attack in (*_OF_METHODS, *_OF_CONSTANTS):
-        if attack in table.attacks and first in rows and second in rows:
-            column = table.attacks.index(attack)
-            cells = rows[first].cells[column], rows[second].cells[column]
-            if all(cell.published for cell in cells) and all(cell.values for cell in cells):
-                trends.append(_trend(f"{words}{_which(first, second)}", table, attack, *cells))
+        cells = [_cell(table, label, attack) for label in (first, second)]
+        if _can_be_compared(cells):
+            trends.append(_trend(f"{words}{_which(first, second)}", table, attack, *cells))
     return trends
 
 
 def _of_other_sign(made, setting):
     """MAIL and Ours+MAIL with the margin's sign as Algorithm 1 prints it, against what the paper reports of them."""
+    papers = [table for table in made if table.number]
+    trends = []
+    for table, group, attack in itertools.product(papers, _with_other_sign(setting), ("pgd100", "aa")):
+        paper, standard = (_cell(table, label, attack) for label in (NAMES[group.method], "Standard"))
+        cell = dataclasses.replace(paper, values=group.values(table.checkpoint, attack))
+        if _can_be_compared([cell, standard]):
+            trends.append(_trend(f"{setting.label(group)}, against Standard", table, attack, cell, standard))
+    return trends
+
+
+def _with_other_sign(setting):
+    """Groups that are the paper's but for the sign of beta."""
     beta = -published.CONSTANTS["beta"]
     tau = published.tau(setting.config["dataset.name"], setting.config["model.name"])
-    labels = {
-        NAMES[group.method]: setting.label(group)
+    return [
+        group
         for group in setting.groups
         if group.constants.get("beta") == beta and group.is_papers(tau=tau, beta=beta)
-    }
-    trends = []
-    for table in made:
-        if not table.number:
-            continue
-        rows = {row.label: row for row in table.rows}
-        measured = {
-            row.label: {cell.attack: cell for cell in row.cells}
-            for other in made
-            if not other.number and other.checkpoint == table.checkpoint
-            for row in other.rows
-        }
-        for name, label in labels.items():
-            for attack in ("pgd100", "aa"):
-                if attack in table.attacks and {name, "Standard"} <= rows.keys():
-                    column = table.attacks.index(attack)
-                    paper, standard = (rows[row].cells[column] for row in (name, "Standard"))
-                    cell = measured.get(label, {}).get(attack)
-                    if paper.published and standard.published and standard.values and cell and cell.values:
-                        cell = dataclasses.replace(cell, published=paper.published)
-                        trends.append(_trend(f"{label}, against Standard", table, attack, cell, standard))
-    return trends
+    ]
+
+
+def _cell(table, label, attack):
+    """Cell of a row under an attack; an empty one where the table has none."""
+    found = (cell for row in table.rows if row.label == label for cell in row.cells if cell.attack == attack)
+    return next(found, Cell(attack, {}))
+
+
+def _can_be_compared(cells):
+    """Whether every cell has numbers, measured and published."""
+    return all(cell.published and cell.values for cell in cells)
 
 
 def _which(first, second):
