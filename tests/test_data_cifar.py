@@ -319,3 +319,22 @@ def test_whoever_prepares_second_uses_what_the_first_has_made(site, tmp_path, mo
     monkeypatch.setattr(cifar, "_examples", overtaken)
     assert len(data.load("cifar10", data_dir=tmp_path).train.labels) == 5 * PER_FILE
     assert not any("incomplete" in file for file in files(tmp_path))
+
+
+def test_two_that_download_at_once_do_not_meet(site, tmp_path, monkeypatch):
+    """Each writes under a name of its own: the second begins and ends while the first is in the midst."""
+    chunks, others = cifar._chunks, []
+    monkeypatch.setattr(cifar, "_CHUNK", 10_000)
+
+    def overtaken(*args, **kwargs):
+        for number, chunk in enumerate(chunks(*args, **kwargs)):
+            if number == 2 and not others:
+                others.append("running")
+                cifar._download(*args, **kwargs)
+                assert files(tmp_path / "sets")[0] == "downloads/cifar-10-binary.tar.gz"
+            yield chunk
+
+    monkeypatch.setattr(cifar, "_chunks", overtaken)
+    assert len(data.load("cifar10", data_dir=tmp_path / "sets").train.labels) == 5 * PER_FILE
+    assert others
+    assert not any(file.endswith(".part") for file in files(tmp_path / "sets"))
