@@ -20,8 +20,6 @@ BIN := $(VENV)/bin
 
 train: $(VENV)/installed
 	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits
-	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits \
-		--mode evaluate --checkpoint last --config.evaluation.attacks="('aa',)"
 
 results: $(VENV)/installed
 	$(BIN)/python launch.py --mode report --workdir results/mini_c10 --markdown RESULTS.md

@@ -2,10 +2,9 @@
 
     python launch.py --config configs/digits.py --workdir runs/digits
 
-Time, measured: 3 min 30 s on 2 CPU cores, evaluation included, installation not; `make train` then has AutoAttack
-attack the last model, which takes another 2 min 45 s.
-Expected (360 test images, eps 0.1): clean 99, PGD-100 89 to 90, AutoAttack 89. The same network trained on clean images
-(`--config.attack.num_steps=0`): clean 98, PGD-100 11.
+Time, measured: 2 min on 2 CPU cores, of which evaluation takes half, AutoAttack of both checkpoints included.
+Expected (360 test images, eps 0.1): clean 99, PGD-100 90 to 91, AutoAttack 90. The same network trained on clean images
+(`--config.attack.num_steps=0`): clean 98, PGD-100 16, AutoAttack 10.
 """
 
 from configs import base
@@ -31,6 +30,4 @@ def get_config():
     config.evaluation.eps = 0.1
     config.evaluation.step_size = 0.1 / 4
     config.evaluation.batch_size = 360  # all test images at once: none of a batch is padding
-    # AutoAttack takes nearly as long as all the rest: ask for it with --mode evaluate, as make train does.
-    config.evaluation.attacks = ("clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce")
     return config
