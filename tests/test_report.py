@@ -123,15 +123,32 @@ def test_markdown_latex_and_html_show_the_same(three_seeds):
 
 
 def test_trends_are_differences_seed_by_seed(three_seeds):
-    """Ours+MAIL - MAIL, PGD-100: 3 and 1.5, mean 2.25, standard error 0.75; within 2 of them it would be noise."""
+    """Ours+MAIL - MAIL, PGD-100: 3 and 1.5, mean 2.25, standard error 0.75, Student's t of one degree 12.706."""
     report.run(three_seeds)
     text = (three_seeds / "report" / "report.md").read_text()
     trends = text.split("### The paper's trends")[1]
-    assert "| Ours+MAIL against MAIL | Table 1 | PGD-100 | +1.30 | +2.25 ± 0.75 | 2 | appears |" in trends
+    assert (
+        "| Ours+MAIL against MAIL | Table 1 | PGD-100 | +1.30 | +2.25 ± 9.53 | 2 | not told apart from 0 |"
+        in trends
+    )
     # AutoAttack: -1 and -1.5, mean -1.25, standard error 0.25; the paper's 44.78 - 45.22.
-    assert "| Ours+MAIL against MAIL | Table 1 | AA | -0.44 | -1.25 ± 0.25 | 2 | appears |" in trends
+    assert (
+        "| Ours+MAIL against MAIL | Table 1 | AA | -0.44 | -1.25 ± 3.18 | 2 | not told apart from 0 |"
+        in trends
+    )
     assert "| MAIL against Standard | Table 1 | PGD-100 | +7.80 | +2.00 | 1 | same sign, one seed |" in trends
     assert "GAIRAT" not in trends
+
+
+def test_trends_outside_of_their_interval_appear_or_not(tmp_path):
+    """Differences 2, 2.2, 2.1 and 1, 1, 1.1; Student's t of two degrees 4.303; the paper: +1.30 and -0.44."""
+    for seed, (pgd100, aa) in enumerate([(52.0, 41.0), (54.2, 42.0), (56.1, 43.1)]):
+        put(tmp_path, f"mail-{seed}", seed=seed, last={"pgd100": 50.0 + 2 * seed, "aa": 40.0 + seed})
+        put(tmp_path, f"ours-{seed}", seed=seed, method="ours_mail", last={"pgd100": pgd100, "aa": aa})
+    report.run(tmp_path)
+    trends = (tmp_path / "report" / "report.md").read_text().split("### The paper's trends")[1]
+    assert "| PGD-100 | +1.30 | +2.10 ± 0.25 | 3 | appears |" in trends
+    assert "| AA | -0.44 | +1.03 ± 0.14 | 3 | does not appear |" in trends
 
 
 def test_the_papers_other_tables(tmp_path):

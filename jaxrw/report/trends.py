@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 
+from scipy.special import stdtrit
+
 from jaxrw.report import published, tables
 from jaxrw.report.groups import NAMES, mean_and_deviation
 from jaxrw.report.tables import Cell, Table
@@ -42,7 +44,7 @@ class Trend:
     attack: str
     published: float
     measured: float | None  # mean over the seeds that both rows have
-    error: float | None  # standard error of that mean; None for fewer than two seeds
+    within: float | None  # half of that mean's 95 % confidence interval; None for fewer than two seeds
     num_seeds: int
 
     @property
@@ -51,9 +53,9 @@ class Trend:
         if self.measured is None:
             return "not measured"
         same = self.measured * self.published > 0
-        if self.error is None:
+        if self.within is None:
             return "same sign, one seed" if same else "not the same sign, one seed"
-        if abs(self.measured) <= 2 * self.error:
+        if abs(self.measured) <= self.within:
             return "not told apart from 0"
         return "appears" if same else "does not appear"
 
@@ -127,9 +129,14 @@ def _trend(words, table, attack, cell, other):
     shared = cell.values.keys() & other.values.keys()
     differences = [cell.values[seed] - other.values[seed] for seed in shared]
     mean, deviation = mean_and_deviation(differences) if differences else (cell.mean - other.mean, None)
-    error = None if deviation is None else deviation / len(differences) ** 0.5
     published = cell.published[0] - other.published[0]
-    return Trend(words, table, attack, published, mean, error, len(differences))
+    within = None if deviation is None else _half_interval(deviation, len(differences))
+    return Trend(words, table, attack, published, mean, within, len(differences))
+
+
+def _half_interval(deviation, number):
+    """Half of the 95 % confidence interval of the mean of so many numbers, by Student's t: 9 deviations for two."""
+    return stdtrit(number - 1, 0.975) * deviation / number**0.5
 
 
 def title(attack):

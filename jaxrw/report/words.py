@@ -5,8 +5,8 @@ from jaxrw.report.groups import NAMES
 from jaxrw.report.terminal import TITLES
 
 TREND_WORDS = (
-    "Differences in percentage points, seed by seed; ± is their standard error. A difference within two standard "
-    "errors is not told apart from 0; one seed cannot tell an effect from chance."
+    "Differences in percentage points, seed by seed; ± is half of their 95 % confidence interval by Student's t. A "
+    "difference within it is not told apart from 0; one seed cannot tell an effect from chance."
 )
 
 CORRELATION_TITLE = "Figure 4: Pearson's r of similarity and incorrect rate (Eq. 23)"
@@ -149,7 +149,7 @@ def trend_rows(section):
             trend.table.title.split(":")[0],
             TITLES[trend.attack],
             f"{trend.published:+.2f}",
-            f"{trend.measured:+.2f}" + ("" if trend.error is None else f" ± {trend.error:.2f}"),
+            f"{trend.measured:+.2f}" + ("" if trend.within is None else f" ± {trend.within:.2f}"),
             str(trend.num_seeds),
             trend.verdict,
         )
