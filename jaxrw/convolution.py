@@ -3,7 +3,8 @@
 Inside `fori_loop` or `scan`, XLA on the CPU runs the input gradient of a convolution 8 to 14 times slower
 than outside: it keeps the flipped kernel as a layout and leaves its fast path (JAX issue 12868). Every attack
 is such a loop. Writing the gradient as an ordinary convolution with a kernel that is flipped beforehand avoids
-this, and products with the zeros of a stride; values agree to rounding. On GPU and TPU the stock gradient is kept.
+this, and products with the zeros of a stride; images smaller than the kernel and layers of few channels have forms of
+their own. Values agree to rounding. On GPU and TPU the stock convolution and gradient are kept.
 """
 
 import functools
