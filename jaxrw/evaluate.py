@@ -103,8 +103,9 @@ def open_run(config, workdir, *, checkpoint=None, parts=None):
                 f"{config.dataset.validation_size}): there is only 'last'"
             )
 
+        template = step.replicated_shapes(parts.state_shapes())
+
         def variables_of(name):
-            template = step.replicated_shapes(parts.state_shapes())
             return lambda: checkpoints.restore(manager, steps[name], template).variables
 
         yield parts, steps, variables_of

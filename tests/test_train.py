@@ -199,9 +199,8 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_and_nothing_else(whole, tmp_pa
     workdir = shutil.copytree(whole, tmp_path / "run")
     (workdir / "checkpoints" / "12" / "default" / "manifest.ocdbt").write_bytes(b"")
     with monkeypatch.context() as context:
-        context.setattr(
-            experiment.Experiment, "create_state", None
-        )  # nor are weights drawn that nobody needs
+        # Nor are weights drawn that nobody needs.
+        context.setattr(experiment.Experiment, "create_state", None)
         train.run(tiny.config(), workdir)
     told = capsys.readouterr()
     assert "checkpoints/12 is damaged: default/manifest.ocdbt" in told.err

@@ -50,7 +50,7 @@ def draw_curve(facts, autoattack):
     )
     axis.set(xlabel="radius eps (1/255 of the pixel range)", ylabel="robust accuracy (%)", ylim=(0, 100))
     axis.set_xlim(0, None)
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)  # beside: the curve may go anywhere
+    style.legend_beside(axis)
     examples = f"{facts['name']} model, {facts['num_examples']:,} test images"
     axis.set_title(f"Robust accuracy against the radius of the attack ({examples})")
     return figure

@@ -54,3 +54,8 @@ def eps_words(eps):
     """A radius as the field writes it: 8/255, or 0.1 where it is no whole number of 255ths."""
     whole = round(255 * eps)
     return f"{whole}/255" if abs(255 * eps - whole) < 1e-6 else f"{eps:g}"
+
+
+def legend_beside(axis):
+    """The legend to the right of an axis, where no curve can come."""
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)

@@ -41,8 +41,8 @@ def draw_curves(lines, config, best_epoch):
     axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in axes:
         _mark_schedule(axis, config, label=axis is axes[0])
-    axes[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
-    axes[2].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    style.legend_beside(axes[0])
+    style.legend_beside(axes[2])
     figure.suptitle(f"{config['method']['name']}, seed {config['seed']}", fontsize=10.5)
     return figure
 
