@@ -73,9 +73,9 @@ def test_every_number_of_a_table(three_seeds):
     by_hand = {
         # row, attack: mean, deviation, seeds, missing, best, improved, paper, difference
         ("MAIL", "pgd100"): (52, 2, "0 1 2", "", 0, 0, 56.66, -4.66),
-        ("Ours+MAIL", "pgd100"): (53.25, 0.353553, "0 1", "2", 1, 1, 57.96, -4.71),
+        ("Ours+MAIL", "pgd100"): (53.25, 0.353553, "0 1", "2", 0, 1, 57.96, -4.71),
         ("Standard", "pgd100"): (48, None, "0", "1 2", 0, 0, 48.86, -0.86),
-        ("MAIL", "aa"): (40.5, 0.707107, "0 1", "2", 1, 0, 45.22, -4.72),
+        ("MAIL", "aa"): (40.5, 0.707107, "0 1", "2", 0, 0, 45.22, -4.72),
         ("Ours+MAIL", "aa"): (39.25, 0.353553, "0 1", "2", 0, 0, 44.78, -5.53),
         ("Standard", "aa"): (None, None, "", "", 0, 0, 46.38, None),
         ("Standard", "clean"): (85, None, "0", "1 2", 0, 0, 85.69, -0.69),
@@ -106,38 +106,116 @@ def test_markdown_latex_and_html_show_the_same(three_seeds):
     text = (three_seeds / "report" / "report.md").read_text()
     assert "### Table 1: ResNet-18 on CIFAR-10, last checkpoint" in text
     line = next(line for line in text.split("Table 1: ")[1].splitlines() if line.startswith("| Ours+MAIL"))
-    assert "**53.25 ± 0.35** ↑ n=2‡<br>paper 57.96 ± 0.13 (-4.71)" in line
+    assert "53.25 ± 0.35 ↑ n=2‡<br>paper 57.96 ± 0.13 (-4.71)" in line
     assert "⚠ not run<br>paper 46.38 ± 0.26" in text
     assert (
         "‡ Seeds missing: Standard: seeds 1, 2 of Clean, PGD-100; MAIL: seed 2 of AA; Ours+MAIL: seed 2 of"
         in text
     )
     assert "⚠ AutoAttack was not run for every row" in text
-    assert "The paper's settings." in text
+    assert "120 epochs, eps 8/255, 10,000 test images. The paper's settings." in text
     tex = (three_seeds / "report" / "report.tex").read_text()
-    assert r"\textbf{53.25 $\pm$ 0.35}$\uparrow$$\ddagger$" in tex
+    assert r"& 53.25 $\pm$ 0.35$\uparrow$$^{\ddagger}_{n=2}$ &" in tex
+    assert r"{\tiny paper 57.96 $\pm$ 0.13 ($-$4.71)}" in tex
+    assert r"\textbf{!} not run" in tex
+    assert "120 epochs, eps 8/255, 10,000 test images. The paper's settings. Accuracy in percent" in tex
     assert tex.count(r"\toprule") == tex.count(r"\bottomrule") == tex.count(r"\begin{tabular}") > 1
+    assert len(set(re.findall(r"\\label{.*}", tex))) == tex.count(r"\label") == tex.count(r"\begin{table*}")
     page = (three_seeds / "report" / "report.html").read_text()
-    for part in ("<b>53.25 ± 0.35</b>", "paper 57.96 ± 0.13 (-4.71)", "⚠ not run", "n=2‡"):
+    for part in ("53.25 ± 0.35", "paper 57.96 ± 0.13 (-4.71)", "⚠ not run", "n=2‡"):
         assert part in page
 
 
 def test_trends_are_differences_seed_by_seed(three_seeds):
-    """Ours+MAIL - MAIL, PGD-100: 3 and 1.5, mean 2.25, standard error 0.75, Student's t of one degree 12.706."""
+    """Ours+MAIL - MAIL, PGD-100: 3 and 1.5, mean 2.25; two seeds give no interval."""
     report.run(three_seeds)
     text = (three_seeds / "report" / "report.md").read_text()
     trends = text.split("### The paper's trends")[1]
     assert (
-        "| Ours+MAIL against MAIL | Table 1 | PGD-100 | +1.30 | +2.25 ± 9.53 | 2 | not told apart from 0 |"
-        in trends
+        "| Ours+MAIL against MAIL | Table 1 | PGD-100 | +1.30 | +2.25 | 2 | same sign, two seeds |" in trends
     )
-    # AutoAttack: -1 and -1.5, mean -1.25, standard error 0.25; the paper's 44.78 - 45.22.
-    assert (
-        "| Ours+MAIL against MAIL | Table 1 | AA | -0.44 | -1.25 ± 3.18 | 2 | not told apart from 0 |"
-        in trends
-    )
+    # AutoAttack: -1 and -1.5, mean -1.25; the paper's 44.78 - 45.22.
+    assert "| Ours+MAIL against MAIL | Table 1 | AA | -0.44 | -1.25 | 2 | same sign, two seeds |" in trends
     assert "| MAIL against Standard | Table 1 | PGD-100 | +7.80 | +2.00 | 1 | same sign, one seed |" in trends
+    # Standard has no AutoAttack: its row says so.
+    assert "| MAIL against Standard | Table 1 | AA | -1.16 | - | 0 | not run |" in trends
     assert "GAIRAT" not in trends
+
+
+def test_trends_of_runs_without_a_common_seed(tmp_path):
+    put(tmp_path, "mail", seed=0, last={"pgd100": 50.0, "aa": 40.0})
+    put(tmp_path, "standard", seed=1, method="standard", last={"pgd100": 48.0, "aa": 45.0})
+    report.run(tmp_path)
+    trends = (tmp_path / "report" / "report.md").read_text().split("### The paper's trends")[1]
+    assert "| MAIL against Standard | Table 1 | PGD-100 | +7.80 | - | 0 | no seed in common |" in trends
+
+
+def test_three_seeds_that_agree_are_not_certain_of_one_image(tmp_path):
+    """0.01 points, one image of 10,000, with every seed."""
+    for seed in range(3):
+        put(tmp_path, f"mail-{seed}", seed=seed, last={"pgd100": 50.0, "aa": 40.0})
+        put(tmp_path, f"standard-{seed}", seed=seed, method="standard", last={"pgd100": 49.99, "aa": 45.0})
+    report.run(tmp_path)
+    trends = (tmp_path / "report" / "report.md").read_text().split("### The paper's trends")[1]
+    assert "| PGD-100 | +7.80 | +0.01 ± 0.01 | 3 | not told apart from 0 |" in trends
+    assert "| AA | -1.16 | -5.00 ± 0.01 | 3 | appears |" in trends
+
+
+def test_marks_compare_the_seeds_that_both_have(tmp_path):
+    """Means of 45 (50 and 40) and 46: but 46 is of the seed with 50."""
+    put(tmp_path, "mail-0", seed=0, last={"aa": 50.0})
+    put(tmp_path, "mail-1", seed=1, last={"aa": 40.0})
+    put(tmp_path, "ours-0", seed=0, method="ours_mail", last={"aa": 46.0})
+    for seed, accuracy in enumerate((41.0, 42.0)):
+        put(tmp_path, f"wmmr-{seed}", seed=seed, method="wmmr", last={"aa": accuracy})
+    report.run(tmp_path)
+    found = cells(tmp_path)
+    marks = {row: (line["best"], line["improved"]) for (row, attack), line in found.items() if attack == "aa"}
+    assert marks == {
+        "Standard": ("0", "0"),
+        "WMMR": ("0", "0"),
+        "MAIL": ("1", "0"),
+        "Ours+WMMR": ("0", "0"),
+        "Ours+MAIL": ("0", "0"),
+    }
+
+
+def test_trends_that_the_paper_shows_of_another_network(tmp_path):
+    """Similarity stands in Tables 4 and 7, of WRN-34-10 alone."""
+    put(tmp_path, "with", method="ours_mail", last={"pgd100": 52.0, "aa": 46.0})
+    put(tmp_path, "without", method="ours_mail", method__similarity=False, last={"pgd100": 50.0, "aa": 47.0})
+    report.run(tmp_path)
+    rows = {
+        row["similarity"]: row["accuracy"]
+        for block in published.load()["blocks"]
+        if (block["table"], block["checkpoint"]) == (7, "last")
+        for row in block["rows"]
+    }
+    text = (tmp_path / "report" / "report.md").read_text().split("### The paper's trends")[1]
+    for attack, title, measured in (("pgd100", "PGD-100", "+2.00"), ("aa", "AA", "-1.00")):
+        difference = f"{rows[True][attack][0] - rows[False][attack][0]:+.2f}"
+        line = f"| with against without similarity, paper: WRN-34-10 | Table 7 | {title} | {difference} |"
+        assert f"{line} {measured} | 1 |" in text
+
+
+def test_a_best_checkpoint_of_the_warm_up_is_no_result_of_a_method(tmp_path):
+    """All of the warm-up: no table; some: a note, and the table stays."""
+    content = put(tmp_path, "mail", last={"aa": 40.0}, best={"clean": 80.0})
+    content["checkpoints"]["best"]["epoch"] = 74
+    runs.write_json(tmp_path / "mail" / "results.json", content)
+    put(tmp_path, "standard", method="standard", last={"aa": 40.0}, best={"clean": 80.0})
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert (
+        "The best checkpoint of every method is of the warm-up, in which all weights are 1: it has no table."
+        in text
+    )
+    assert ", best checkpoint" not in text
+    put(tmp_path, "wmmr", method="wmmr", last={"aa": 41.0}, best={"clean": 81.0})
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "All runs, best checkpoint" in text
+    assert text.count("From the warm-up, before the method begins: MAIL (seed 0).") == 2
 
 
 def test_trends_outside_of_their_interval_appear_or_not(tmp_path):
@@ -279,6 +357,7 @@ UNUSABLE = {
     "above 100": (at("checkpoints", "last", "accuracy", "aa", value=101), "must be a percentage in 0..100"),
     "text": (at("checkpoints", "last", "accuracy", "aa", value="44"), "last.accuracy.aa is '44'"),
     "no images": (at("checkpoints", "last", "num_examples", value=0), "num_examples 0"),
+    "no epochs": (at("config", "optim", "num_epochs", value=-5), "num_epochs is -5; must be at least 1"),
     "not finished": (at("checkpoints", "last", "epoch", value=4), "not finished: 5 of 120 epochs"),
 }
 
@@ -345,7 +424,7 @@ def test_a_data_set_that_the_paper_does_not_know(tmp_path):
     put(tmp_path, "a", config=digits, last={"clean": 99.0, "aa": 80.0})
     report.run(tmp_path)
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "ResNet-18 (depth 10, width 16) on digits" in page
+    assert "ResNet-10 (width 16) on digits" in page
     assert "<small>paper" not in page
     assert "the paper" not in page.lower()
 
@@ -496,3 +575,62 @@ def test_differences_are_written_as_people_write_them(tmp_path):
     report.run(tmp_path)
     text = (tmp_path / "report" / "report.md").read_text()
     assert "dataset.train\\_size 7 (paper all), attack.eps 4/255 (paper 8/255)." in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"method__warmup_epochs": 0}, "method.warmup\\_epochs 0 (paper 75)"),
+        ({"dataset__pad": 0}, "dataset.pad 0 (for its tables here 4)"),
+        ({"dataset__flip": False}, "dataset.flip False (for its tables here True)"),
+        ({"attack__start": "none"}, "attack.start none (for its tables here uniform)"),
+        ({"model__dtype": "bfloat16"}, "model.dtype bfloat16 (for its tables here float32)"),
+        ({"evaluation__step_size": 1 / 255}, "evaluation.step\\_size 1/255 (for its tables here 2/255)"),
+    ],
+)
+def test_every_field_that_a_number_depends_on_is_compared_with_the_papers(tmp_path, fields, words):
+    put(tmp_path, "mail", last={"aa": 40.0}, **fields)
+    report.run(tmp_path)
+    assert f"{words}." in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_fewer_test_images_than_the_paper_has_are_named(tmp_path):
+    content = put(tmp_path, "mail", last={"aa": 40.0})
+    content["checkpoints"]["last"]["num_examples"] = 1000
+    runs.write_json(tmp_path / "mail" / "results.json", content)
+    report.run(tmp_path)
+    assert "dataset.test\\_size 1000 (paper 10000)." in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_method_that_the_report_does_not_know_has_a_row(tmp_path, monkeypatch):
+    """As docs/extending.md adds one: all fields of `method` are its constants, its name is its label."""
+    monkeypatch.setattr(collect.reweighting, "METHODS", (*collect.reweighting.METHODS, "focal"))
+    put(tmp_path, "focal", method="focal", last={"pgd100": 50.0, "aa": 40.0})
+    put(tmp_path, "other", method="focal", last={"pgd100": 51.0, "aa": 41.0}, method__gamma=2.0)
+    put(tmp_path, "standard", method="standard", last={"pgd100": 48.0, "aa": 46.0})
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "\n| focal | 50.00 n=1 |" in text
+    assert "\n| focal, gamma 2 | **51.00** n=1 |" in text
+
+
+def test_what_was_not_checked_is_not_read(tmp_path, capsys):
+    """A checkpoint of another name, and a field whose name is another's path."""
+    content = put(tmp_path, "mail", last={"aa": 40.0})
+    content["checkpoints"]["middle"] = {"epoch": 1}
+    content["config"]["method.name"] = content["config"]["method"].pop("name")
+    content["config"]["method"] |= {"name": "mail"}
+    runs.write_json(tmp_path / "mail" / "results.json", content)
+    assert launch.main(["launch.py", "--mode=report", f"--workdir={tmp_path}"]) == 0
+    assert "| mail |" in capsys.readouterr().out
+
+
+def test_runs_behind_links_are_found_once(tmp_path):
+    put(tmp_path / "disk", "mail", last={"aa": 40.0})
+    put(tmp_path / "runs", "standard", method="standard", last={"aa": 40.0})
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "disk")
+    (tmp_path / "runs" / "again").symlink_to(tmp_path / "runs")
+    (tmp_path / "runs" / "nowhere").symlink_to(tmp_path / "missing")
+    found, problems = collect.collect(tmp_path / "runs")
+    assert [run.path for run in found] == ["linked/mail", "standard"]
+    assert not problems

@@ -13,7 +13,8 @@ from jaxrw.runs.results import CHECKPOINTS, FILE, SCHEMA
 # No results.json of a run comes near it; reading more would only fill the memory.
 _MAX_BYTES = 20_000_000
 
-# Fields of `method` that a method's numbers depend on; the warm-up and the gradient of all but Standard's.
+# Fields of `method` that a method's numbers depend on, all of them for one that is not here; the warm-up and the
+# gradient of all but Standard's.
 _CONSTANTS = {
     "standard": (),
     "gairat": ("lam",),
@@ -52,8 +53,12 @@ class Run:
     def constants(self):
         """Fields of `method` that this run's method depends on: Standard has no tau."""
         method = self.config["method.name"]
+        given = {
+            name.removeprefix("method."): v for name, v in self.config.items() if name.startswith("method.")
+        }
         always = () if method == "standard" else ("warmup_epochs", "grad_through_weights")
-        return {name: self.config.get(f"method.{name}") for name in (*_CONSTANTS[method], *always)}
+        wanted = (*_CONSTANTS.get(method, sorted(given.keys() - {"name", *always})), *always)
+        return {name: given.get(name) for name in wanted}
 
     @property
     def identity(self):
@@ -65,8 +70,7 @@ class Run:
 def collect(workdir):
     """Usable runs below `workdir` in the order of their paths, and problems: (list of Run, list of Problem)."""
     found, problems = [], []
-    for directory, below, files in sorted(os.walk(workdir)):
-        below.sort()
+    for directory, files in sorted(_directories(workdir)):
         path = os.path.relpath(directory, workdir)
         try:
             if "results.json" in files:
@@ -76,6 +80,20 @@ def collect(workdir):
         except _UnusableError as error:
             problems.append(Problem(path, f"left out: {error}"))
     return _without_duplicates(found, problems), problems
+
+
+def _directories(workdir):
+    """(directory, names of its files) of all below, links to directories followed, each directory once."""
+    seen = set()
+    for directory, below, files in os.walk(workdir, followlinks=True):
+        real = os.path.realpath(directory)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        # Links last: a directory is found by its own path where it has one here.
+        below.sort(key=lambda name: (os.path.islink(os.path.join(directory, name)), name))
+        yield directory, files
 
 
 class _UnusableError(Exception):
@@ -143,6 +161,8 @@ def _check_config(config):
         _get(config, name, str, "config.")
     for name in ("seed", "optim.num_epochs"):
         _get(config, name, int, "config.")
+    if config["optim.num_epochs"] < 1:
+        raise _UnusableError(f"config.optim.num_epochs is {config['optim.num_epochs']}; must be at least 1")
     if config["method.name"] not in reweighting.METHODS:
         raise _UnusableError(f"config.method.name is {config['method.name']!r:.40}; no such method is known")
 
@@ -202,7 +222,7 @@ def _count(run):
 
 def _difference(run, other):
     """The first accuracy in which two runs of the same config and seed differ."""
-    for name in run.checkpoints.keys() & other.checkpoints.keys():
+    for name in (name for name in CHECKPOINTS if name in run.checkpoints and name in other.checkpoints):
         for attack in ATTACKS:
             values = [r.checkpoints[name]["accuracy"][attack] for r in (run, other)]
             if None not in values and values[0] != values[1]:

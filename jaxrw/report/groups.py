@@ -18,6 +18,10 @@ NAMES = {
     "ours_mail": "Ours+MAIL",
 }
 
+DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+MODELS = {"resnet18": "ResNet-18", "wrn34_10": "WRN-34-10"}
+_DEPTHS = {"resnet18": 18}
+
 # What margin reweighting is put into.
 BASES = {"ours_wmmr": "wmmr", "ours_mail": "mail"}
 
@@ -35,6 +39,29 @@ class Group:
         found = {seed: run.checkpoints.get(checkpoint) for seed, run in self.runs.items()}
         found = {seed: c["accuracy"][attack] for seed, c in found.items() if c}
         return {seed: value for seed, value in found.items() if value is not None}
+
+    @property
+    def warmup(self):
+        """Length of the warm-up in epochs, None for a method without one."""
+        return self.constants.get("warmup_epochs")
+
+    @property
+    def name(self):
+        """The method's name as tables have it."""
+        return NAMES.get(self.method, self.method)
+
+    def epochs(self, checkpoint):
+        """0-based epochs of a checkpoint by seed, of the runs that have one."""
+        return {
+            seed: run.checkpoints[checkpoint]["epoch"]
+            for seed, run in self.runs.items()
+            if checkpoint in run.checkpoints
+        }
+
+    def from_warmup(self, checkpoint):
+        """Seeds whose checkpoint is of the warm-up, where the method has not begun."""
+        epochs = self.epochs(checkpoint)
+        return {seed for seed, epoch in epochs.items() if self.warmup is not None and epoch < self.warmup}
 
     def is_papers(self, *, tau, **changed):
         """Whether its constants are the paper's but for `tau` and `changed`; the warm-up belongs to the schedule."""
@@ -55,18 +82,39 @@ class Setting:
         """Seeds that any of its groups has."""
         return sorted({seed for group in self.groups for seed in group.runs})
 
+    @property
+    def warmups(self):
+        """Lengths of the warm-up, in epochs, that its groups have."""
+        return {group.warmup for group in self.groups if group.warmup is not None}
+
+    @property
+    def network(self):
+        """The network's name with the depth and width that it really has."""
+        name, depth, width = (self.config.get(f"model.{field}") for field in ("name", "depth", "width"))
+        if depth is None and width is None:
+            return MODELS.get(name, name)
+        if name in ("wrn34_10", "wrn"):
+            return f"WRN-{34 if depth is None else depth}-{10 if width is None else width}"
+        depth = depth or _DEPTHS.get(name)
+        title = f"ResNet-{depth}" if name in _DEPTHS else name
+        return title if width is None else f"{title} (width {width})"
+
+    @property
+    def dataset(self):
+        """The data set's name as tables have it."""
+        return DATASETS.get(self.config["dataset.name"], self.config["dataset.name"])
+
     def label(self, group):
         """The method's name and whatever of its constants is not the paper's."""
         usual = published.CONSTANTS | {
             "tau": published.tau(self.config["dataset.name"], self.config["model.name"])
         }
-        warmups = {g.constants["warmup_epochs"] for g in self.groups if "warmup_epochs" in g.constants}
         words = [
             _words(name, value)
             for name, value in group.constants.items()
-            if (len(warmups) > 1 if name == "warmup_epochs" else value != usual.get(name))
+            if (len(self.warmups) > 1 if name == "warmup_epochs" else value != usual.get(name))
         ]
-        return ", ".join([NAMES[group.method], *words])
+        return ", ".join([group.name, *words])
 
 
 def group(runs, problems):
@@ -94,9 +142,10 @@ def _setting(runs):
         constants = run.constants
         key = run.config["method.name"], json.dumps(constants, sort_keys=True)
         groups.setdefault(key, Group(run.config["method.name"], constants, {})).runs[run.config["seed"]] = run
-    order = list(NAMES)
+    order = {name: place for place, name in enumerate(NAMES)}
     found = sorted(
-        groups.values(), key=lambda g: (order.index(g.method), json.dumps(g.constants, sort_keys=True))
+        groups.values(),
+        key=lambda g: (order.get(g.method, len(order)), g.method, json.dumps(g.constants, sort_keys=True)),
     )
     first = next(iter(runs[0].checkpoints.values()))
     return Setting(runs[0].config, first["num_examples"], found)

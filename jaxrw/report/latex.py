@@ -15,38 +15,47 @@ _LATEX = {
 
 
 def render(sections):
-    """All tables for a paper that loads booktabs."""
-    return "% Needs \\usepackage{booktabs}.\n\n" + "\n\n".join(
-        _table(made) for section in sections for made in section.tables
-    )
+    """All tables for a paper of two columns that loads booktabs."""
+    made = [
+        _table(table, section, f"tab:jaxrw-{number}-{place}")
+        for number, section in enumerate(sections, start=1)
+        for place, table in enumerate(section.tables, start=1)
+    ]
+    return "% Needs \\usepackage{booktabs}.\n\n" + "\n\n".join(made)
 
 
-def _table(made):
+def _table(made, section, label):
     """Two lines a row: what was measured, and the paper's number in small type."""
+    caption = f"{made.title}. {words.setting_words(section)} {words.caption(made)}"
     lines = [
-        r"\begin{table}",
-        rf"\caption{{{_tex(made.title)}. {_tex(words.caption(made))}}}",
+        r"\begin{table*}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{_tex(caption)}}}",
+        rf"\label{{{label}}}",
         rf"\begin{{tabular}}{{l{'r' * len(made.attacks)}}}",
         r"\toprule",
         " & ".join(["", *(TITLES[attack] for attack in made.attacks)]) + r" \\",
         r"\midrule",
     ]
     for row in made.rows:
-        cells = []
-        for cell in row.cells:
-            text = _tex(words.measured(cell))
-            text = rf"\textbf{{{text}}}" if cell.best else text
-            cells.append(
-                text + (r"$\uparrow$" if cell.improved else "") + (r"$\ddagger$" if cell.missing else "")
-            )
-        lines.append(" & ".join([_tex(row.label), *cells]) + r" \\")
+        lines.append(" & ".join([_tex(row.label), *map(_measured, row.cells)]) + r" \\")
         if any(cell.published for cell in row.cells):
-            small = [
-                rf"{{\scriptsize {_tex(words.beside(cell))}}}" if words.beside(cell) else ""
-                for cell in row.cells
-            ]
-            lines.append(" & ".join(["", *small]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+            lines.append(" & ".join(["", *map(_beside, row.cells)]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"])
+
+
+def _measured(cell):
+    """Mean and deviation with their marks; how many seeds where some lack, as the caption has the others."""
+    text = _tex(f"{words.NOT_RUN} " if words.lacks_autoattack(cell) else "") + _tex(words.measured(cell))
+    text = rf"\textbf{{{text}}}" if cell.best else text
+    count = rf"$^{{\ddagger}}_{{n={len(cell.values)}}}$" if cell.missing else ""
+    return text + (r"$\uparrow$" if cell.improved else "") + count
+
+
+def _beside(cell):
+    """The paper's number and the difference, in small type."""
+    text = words.beside(cell)
+    return rf"{{\tiny {_tex(text).replace('(-', '($-$')}}}" if text else ""
 
 
 def _tex(text):

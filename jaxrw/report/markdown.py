@@ -46,7 +46,7 @@ def _table(made):
         cells = []
         for cell in row.cells:
             text = f"**{words.measured(cell)}**" if cell.best else words.measured(cell)
-            text = f"⚠ {text}" if cell.attack == "aa" and not cell.values else text
+            text = f"{words.NOT_RUN} {text}" if words.lacks_autoattack(cell) else text
             text = f"{text}{' ↑' if cell.improved else ''} {words.counted(cell)}".strip()
             cells.append(f"{text}<br>{words.beside(cell)}" if words.beside(cell) else text)
         rows.append([_plain(row.label), *cells])
@@ -60,7 +60,7 @@ def _trends(section):
         return []
     rows = [f"| {' | '.join(map(_plain, row))} |" for row in words.trend_rows(section)]
     head = "| | table | attack | paper | measured | seeds | |\n|---|---|---|---:|---:|---:|---|"
-    return ["### The paper's trends", "\n".join([head, *rows]), words.TREND_WORDS]
+    return ["### The paper's trends", "\n".join([head, *rows]), _plain(words.trend_words(section))]
 
 
 def _correlations(section):

@@ -4,10 +4,9 @@ import functools
 import importlib.resources
 import json
 
-# What the paper's training and evaluation settings are, for each network; fields that it does not state are left out.
+# What the paper's training and evaluation settings are, for each network.
 _SETTINGS = {
     "dataset.train_size": None,
-    "dataset.test_size": None,
     "dataset.downscale": 1,
     "model.depth": None,
     "model.width": None,
@@ -19,8 +18,18 @@ _SETTINGS = {
     "optim.momentum": 0.9,
     "optim.milestones": [75, 90, 100],
     "optim.decay": 0.1,
+    "method.warmup_epochs": 75,
     "evaluation.eps": 8 / 255,
 }
+# What it does not state and a number depends on, as the configs for its tables have it.
+_UNSTATED = {
+    "dataset.pad": 4,
+    "dataset.flip": True,
+    "model.dtype": "float32",
+    "attack.start": "uniform",
+    "evaluation.step_size": 2 / 255,
+}
+_TEST_SIZE = 10_000  # images of CIFAR-10's and CIFAR-100's test sets
 _OF_MODEL = {
     "resnet18": {"optim.learning_rate": 0.01, "optim.weight_decay": 3.5e-3},
     "wrn34_10": {"optim.learning_rate": 0.1, "optim.weight_decay": 5e-4},
@@ -54,14 +63,20 @@ def blocks(dataset, model):
     return [block for block in load()["blocks"] if (block["dataset"], block["model"]) == (dataset, model)]
 
 
-def differences(config):
-    """Fields of a flat config that differ from the paper's: name -> (value here, value there)."""
-    wanted = _SETTINGS | _OF_MODEL.get(config["model.name"], {})
-    return {
-        field: (config[field], value)
-        for field, value in wanted.items()
+def differences(config, num_examples):
+    """Fields of a flat config that differ from the paper's: name -> (value here, value there, whether it states it).
+
+    `num_examples` is the number of test images that were evaluated, whatever the config says of it.
+    """
+    stated = _SETTINGS | _OF_MODEL.get(config["model.name"], {})
+    found = {
+        field: (config[field], value, field in stated)
+        for field, value in (stated | _UNSTATED).items()
         if field in config and not _same(config[field], value)
     }
+    if num_examples != _TEST_SIZE:
+        found["dataset.test_size"] = (num_examples, _TEST_SIZE, True)
+    return found
 
 
 def _same(value, other):

@@ -15,7 +15,7 @@ class Section:
 
     title: str
     setting: object
-    differences: dict  # fields that differ from the paper's; None where the paper has nothing to compare
+    differences: dict  # `published.differences`; None where the paper has nothing to compare
     tables: list
     trends: list
     correlations: list  # (label, checkpoint, r of clean images, r under attack, number of runs)
@@ -27,18 +27,11 @@ class Section:
 
 def create(setting, workdir):
     """All that is said of a setting."""
-    config = setting.config
-    model, dataset = config["model.name"], config["dataset.name"]
-    changed = [
-        f"{name} {config[f'model.{name}']}" for name in ("depth", "width") if config.get(f"model.{name}")
-    ]
-    title = tables.MODELS.get(model, model) + (f" ({', '.join(changed)})" if changed else "")
     made = tables.create(setting)
-    known = published.blocks(dataset, model)
     return Section(
-        title=f"{title} on {tables.DATASETS.get(dataset, dataset)}",
+        title=f"{setting.network} on {setting.dataset}",
         setting=setting,
-        differences=published.differences(config) if known else None,
+        differences=_differences(setting),
         tables=made,
         trends=trends.create(made, setting),
         correlations=_correlations(setting, workdir),
@@ -47,6 +40,18 @@ def create(setting, workdir):
         num_shared_warmups=training.shared_warmups(setting),
         pictures=_pictures(setting, workdir),
     )
+
+
+def _differences(setting):
+    """Fields that differ from the paper's; None where it has no table of the data set and network."""
+    config = setting.config
+    if not published.blocks(config["dataset.name"], config["model.name"]):
+        return None
+    # Several lengths of the warm-up stand in the rows' labels.
+    config = {name: value for name, value in config.items() if name != "method.warmup_epochs"}
+    if len(setting.warmups) == 1:
+        config["method.warmup_epochs"] = min(setting.warmups)
+    return published.differences(config, setting.num_examples)
 
 
 def _correlations(setting, workdir):

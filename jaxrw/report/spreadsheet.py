@@ -3,9 +3,16 @@
 import csv
 import io
 
+from jaxrw.report import words
+
 _COLUMNS = [
+    "setting",
     "dataset",
     "model",
+    "network",
+    "eps",
+    "num_epochs",
+    "differences",
     "table",
     "title",
     "checkpoint",
@@ -30,15 +37,22 @@ def render(sections):
     file = io.StringIO()
     writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for section in sections:
+    for number, section in enumerate(sections, start=1):
         config = section.setting.config
+        of_setting = {
+            "setting": number,
+            "dataset": config["dataset.name"],
+            "model": config["model.name"],
+            "network": section.setting.network,
+            "eps": config.get("evaluation.eps", ""),
+            "num_epochs": config["optim.num_epochs"],
+            "differences": words.differences(section),
+        }
         for made in section.tables:
             for row in made.rows:
                 for cell in row.cells:
                     mean, deviation = cell.published or ("", "")
-                    values = {
-                        "dataset": config["dataset.name"],
-                        "model": config["model.name"],
+                    values = of_setting | {
                         "table": made.number or "",
                         "title": made.title,
                         "checkpoint": made.checkpoint,

@@ -6,9 +6,6 @@ from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.report import published
 from jaxrw.report.groups import BASES, NAMES, Setting, checkpoints_of, mean_and_deviation
 
-DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-MODELS = {"resnet18": "ResNet-18", "wrn34_10": "WRN-34-10"}
-
 
 @dataclasses.dataclass
 class Cell:
@@ -18,8 +15,8 @@ class Cell:
     values: dict  # seed -> percent
     published: tuple | None = None  # mean and deviation
     missing: tuple = ()  # seeds that other cells of the table have
-    best: bool = False
-    improved: bool = False  # margin reweighting raised it
+    best: bool = False  # highest mean of its column, of the cells that have every seed
+    improved: bool = False  # margin reweighting raised its mean over the seeds that both have
 
     @property
     def mean(self):
@@ -66,7 +63,9 @@ def all_runs(setting, checkpoint):
     for group in setting.groups:
         cells = [Cell(attack, group.values(checkpoint, attack)) for attack in attacks]
         rows.append(Row(setting.label(group), cells, _base(setting, group)))
-    return _mark(Table(f"All runs, {checkpoint} checkpoint", setting, checkpoint, tuple(attacks), rows))
+    title = f"All runs, {checkpoint} checkpoint"
+    notes = _of_warmup(setting, setting.groups, checkpoint)
+    return _mark(Table(title, setting, checkpoint, tuple(attacks), rows, notes=notes))
 
 
 def of_paper(setting, *, measured=None):
@@ -75,13 +74,38 @@ def of_paper(setting, *, measured=None):
     With `measured`, measured numbers are those of this checkpoint, whichever the paper's are of.
     """
     found = published.blocks(setting.config["dataset.name"], setting.config["model.name"])
-    tables = [_of_block(setting, block | ({"checkpoint": measured} if measured else {})) for block in found]
+    return of_blocks(setting, [block | ({"checkpoint": measured} if measured else {}) for block in found])
+
+
+def of_blocks(setting, blocks):
+    """Blocks of the paper's tables, of any network, of which anything was measured in a setting."""
+    tables = [_of_block(setting, block) for block in blocks]
     return [table for table in tables if any(cell.values for row in table.rows for cell in row.cells)]
 
 
 def create(setting):
-    """All tables of a setting."""
-    return [all_runs(setting, name) for name in checkpoints_of(setting)] + of_paper(setting)
+    """All tables of a setting, but those of checkpoints that no method has touched."""
+    made = [all_runs(setting, name) for name in checkpoints_of(setting)] + of_paper(setting)
+    return [table for table in made if not only_warmup(setting, table.checkpoint)]
+
+
+def only_warmup(setting, checkpoint):
+    """Whether this checkpoint of every run of a reweighted method is of its warm-up, so the same for every method."""
+    groups = [group for group in setting.groups if group.warmup is not None and group.epochs(checkpoint)]
+    return bool(groups) and all(
+        group.from_warmup(checkpoint) == set(group.epochs(checkpoint)) for group in groups
+    )
+
+
+def _of_warmup(setting, groups, checkpoint):
+    """Notes on rows of which some checkpoints are of the warm-up."""
+    found = {setting.label(group): sorted(group.from_warmup(checkpoint)) for group in groups}
+    words = [
+        f"{label} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
+        for label, seeds in found.items()
+        if seeds
+    ]
+    return (f"From the warm-up, before the method begins: {'; '.join(words)}",) if words else ()
 
 
 def _of_block(setting, block):
@@ -89,7 +113,7 @@ def _of_block(setting, block):
     columns = {attack for row in block["rows"] for attack in row["accuracy"]}
     # The paper's Tables 3 and 4 have no AutoAttack; no robust accuracy is shown without it.
     attacks = tuple(attack for attack in ATTACKS if attack in columns or attack == AUTOATTACK)
-    rows, notes = [], []
+    rows, notes, shown = [], [], []
     for published_row in block["rows"]:
         groups = _matching(setting, published_row)
         if len(groups) > 1:
@@ -109,8 +133,11 @@ def _of_block(setting, block):
             else None
         )
         rows.append(Row(_label(block, published_row), cells, base))
-    names = MODELS[block["model"]], DATASETS[block["dataset"]]
-    title = f"Table {block['table']}: {names[0]} on {names[1]}, {block['checkpoint']} checkpoint"
+        shown += groups if len(groups) == 1 else []
+    title = (
+        f"Table {block['table']}: {setting.network} on {setting.dataset}, {block['checkpoint']} checkpoint"
+    )
+    notes += _of_warmup(setting, shown, block["checkpoint"])
     return _mark(Table(title, setting, block["checkpoint"], attacks, rows, block["table"], tuple(notes)))
 
 
@@ -144,15 +171,23 @@ def _base(setting, group):
 
 
 def _mark(table):
-    """Enter what is best in each column, where reweighting raised a mean, as printed, and which seeds lack."""
+    """Enter which seeds lack, what is best in each column, and where reweighting raised a mean, as printed."""
     rows = {row.label: row for row in table.rows}
     for column in range(len(table.attacks)):
         cells = [row.cells[column] for row in table.rows]
-        means = [round(cell.mean, 2) for cell in cells if cell.values]
-        for row, cell in zip(table.rows, cells, strict=True):
+        for cell in cells:
             cell.missing = tuple(sorted(set(table.setting.seeds) - set(cell.values))) if cell.values else ()
-            cell.best = len(means) > 1 and bool(cell.values) and round(cell.mean, 2) == max(means)
+        complete = [cell for cell in cells if cell.values and not cell.missing]
+        highest = max((round(cell.mean, 2) for cell in complete), default=None)
+        for row, cell in zip(table.rows, cells, strict=True):
+            cell.best = len(complete) > 1 and cell in complete and round(cell.mean, 2) == highest
             base = rows.get(row.base)
-            if base and cell.values and base.cells[column].values:
-                cell.improved = round(cell.mean, 2) > round(base.cells[column].mean, 2)
+            cell.improved = base is not None and _is_higher(cell, base.cells[column])
     return table
+
+
+def _is_higher(cell, other):
+    """Whether a cell's mean over the seeds that both have is higher, as printed."""
+    shared = cell.values.keys() & other.values.keys()
+    means = [mean_and_deviation([c.values[seed] for seed in shared])[0] for c in (cell, other) if shared]
+    return bool(shared) and round(means[0], 2) > round(means[1], 2)

@@ -6,33 +6,30 @@ import itertools
 from scipy.special import stdtrit
 
 from jaxrw.report import published, tables
-from jaxrw.report.groups import NAMES, mean_and_deviation
+from jaxrw.report.groups import BASES, MODELS, NAMES, mean_and_deviation
 from jaxrw.report.tables import Cell, Table
 from jaxrw.report.terminal import TITLES
 
-# (words, minuend, subtrahend, attack); rows by the labels of the paper's tables.
-_OF_METHODS = (
-    ("MAIL against Standard", "MAIL", "Standard", "pgd100"),
-    ("MAIL against Standard", "MAIL", "Standard", "aa"),
-    ("Ours+MAIL against MAIL", "Ours+MAIL", "MAIL", "pgd100"),
-    ("Ours+MAIL against MAIL", "Ours+MAIL", "MAIL", "aa"),
-    ("WMMR against Standard", "WMMR", "Standard", "pgd100"),
-    ("WMMR against Standard", "WMMR", "Standard", "aa"),
-    ("Ours+WMMR against WMMR", "Ours+WMMR", "WMMR", "pgd100"),
-    ("Ours+WMMR against WMMR", "Ours+WMMR", "WMMR", "aa"),
-    ("GAIRAT against Standard", "GAIRAT", "Standard", "pgd100"),
-    ("GAIRAT against Standard", "GAIRAT", "Standard", "aa"),
-    ("EWAT against Standard", "EWAT", "Standard", "aa"),
-)
-_OF_CONSTANTS = (
-    ("larger tau", "tau = 4", "tau = 2", "pgd100"),
-    ("larger tau", "tau = 4", "tau = 2", "aa"),
-    ("larger tau", "tau = 3", "tau = 2", "pgd100"),
-    ("larger tau", "tau = 3", "tau = 2", "aa"),
-    ("with against without similarity", "with similarity", "without similarity", "pgd100"),
-    ("with against without similarity", "with similarity", "without similarity", "aa"),
-)
-assert {name for _, *rows, _ in _OF_METHODS for name in rows} <= set(NAMES.values())
+_BOTH = ("pgd100", "aa")
+
+# (words, minuend, subtrahend) -> attacks; rows by the labels of the paper's tables.
+_OF_METHODS = {
+    ("MAIL against Standard", "MAIL", "Standard"): _BOTH,
+    ("Ours+MAIL against MAIL", "Ours+MAIL", "MAIL"): _BOTH,
+    ("WMMR against Standard", "WMMR", "Standard"): _BOTH,
+    ("Ours+WMMR against WMMR", "Ours+WMMR", "WMMR"): _BOTH,
+    ("GAIRAT against Standard", "GAIRAT", "Standard"): _BOTH,
+    ("EWAT against Standard", "EWAT", "Standard"): ("aa",),
+}
+_ATTACKS = _OF_METHODS | {
+    ("larger tau", "tau = 4", "tau = 2"): _BOTH,
+    ("larger tau", "tau = 3", "tau = 2"): _BOTH,
+    ("with against without similarity", "with similarity", "without similarity"): _BOTH,
+}
+assert {name for _, *rows in _OF_METHODS for name in rows} <= set(NAMES.values())
+
+# Seeds below which an interval says nothing: two agree to a tenth of a point by chance, and Student's t has one degree.
+ENOUGH = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +41,19 @@ class Trend:
     attack: str
     published: float
     measured: float | None  # mean over the seeds that both rows have
-    within: float | None  # half of that mean's 95 % confidence interval; None for fewer than two seeds
+    within: float | None  # half of that mean's 95 % confidence interval; None for fewer than `ENOUGH` seeds
     num_seeds: int
+    was_run: bool  # whether both rows have any number at all
 
     @property
     def verdict(self):
         """Whether the difference has the published sign, as far as the seeds can tell."""
         if self.measured is None:
-            return "not measured"
+            return "no seed in common" if self.was_run else "not run"
         same = self.measured * self.published > 0
         if self.within is None:
-            return "same sign, one seed" if same else "not the same sign, one seed"
+            number = "one seed" if self.num_seeds == 1 else "two seeds"
+            return f"same sign, {number}" if same else f"not the same sign, {number}"
         if abs(self.measured) <= self.within:
             return "not told apart from 0"
         return "appears" if same else "does not appear"
@@ -63,38 +62,89 @@ class Trend:
 def create(made, setting):
     """Trends that the paper's tables among `made` allow to measure, in their order, then the other sign of beta.
 
-    What the paper shows of best checkpoints alone is also measured on the last ones, and said to be.
+    What the paper shows of best checkpoints alone is also measured on the last ones, and what it shows of another
+    network alone, here too; both are said.
     """
     trends = [trend for table in made if table.number for trend in _of_table(table)]
     known = {(trend.words, trend.attack) for trend in trends if trend.table.checkpoint == "last"}
     for table in tables.of_paper(setting, measured="last"):
         found = [trend for trend in _of_table(table) if (trend.words, trend.attack) not in known]
+        known |= {(trend.words, trend.attack) for trend in found}
         trends += [
             dataclasses.replace(trend, words=f"{trend.words}, last instead of best") for trend in found
         ]
+    if published.blocks(setting.config["dataset.name"], setting.config["model.name"]):
+        trends += _of_other_networks(setting, known)
     return trends + _of_other_sign(made, setting)
+
+
+def _of_other_networks(setting, known):
+    """Trends that the paper shows of the same data set with another network alone, of its last checkpoints."""
+    trends = []
+    for block in published.load()["blocks"]:
+        if block["dataset"] != setting.config["dataset.name"] or block["checkpoint"] != "last":
+            continue
+        for table in tables.of_blocks(setting, [block]):
+            found = [trend for trend in _of_table(table) if (trend.words, trend.attack) not in known]
+            known = known | {(trend.words, trend.attack) for trend in found}
+            network = MODELS[block["model"]]
+            trends += [
+                dataclasses.replace(trend, words=f"{trend.words}, paper: {network}") for trend in found
+            ]
+    return trends
 
 
 def _of_table(table):
     """Trends of one of the paper's tables."""
     trends = []
-    for words, first, second, attack in (*_OF_METHODS, *_OF_CONSTANTS):
-        cells = [_cell(table, label, attack) for label in (first, second)]
-        if _can_be_compared(cells):
-            trends.append(_trend(f"{words}{_which(first, second)}", table, attack, *cells))
+    for (words, first, second), compared in _ATTACKS.items():
+        rows = [[_cell(table, label, attack) for label in (first, second)] for attack in compared]
+        trends += _of_rows(f"{words}{_which(first, second)}", table, compared, rows)
     return trends
+
+
+def _of_rows(words, table, compared, rows):
+    """Trends of two rows under each attack, none where no attack was run on both: a row without AutoAttack says so."""
+    if not any(all(cell.values for cell in cells) for cells in rows):
+        return []
+    return [
+        _trend(words, table, attack, *cells)
+        for attack, cells in zip(compared, rows, strict=True)
+        if all(cell.published for cell in cells)
+    ]
 
 
 def _of_other_sign(made, setting):
     """MAIL and Ours+MAIL with the margin's sign as Algorithm 1 prints it, against what the paper reports of them."""
     papers = [table for table in made if table.number]
+    with_other_sign = _with_other_sign(setting)
     trends = []
-    for table, group, attack in itertools.product(papers, _with_other_sign(setting), ("pgd100", "aa")):
-        paper, standard = (_cell(table, label, attack) for label in (NAMES[group.method], "Standard"))
-        cell = dataclasses.replace(paper, values=group.values(table.checkpoint, attack))
-        if _can_be_compared([cell, standard]):
-            trends.append(_trend(f"{setting.label(group)}, against Standard", table, attack, cell, standard))
+    for table, group in itertools.product(papers, with_other_sign):
+        others = {"Standard": None} | {
+            setting.label(other): other
+            for other in with_other_sign
+            if other.method == BASES.get(group.method) and other.warmup == group.warmup
+        }
+        for label, other in others.items():
+            words = f"{setting.label(group)}, against {label}"
+            rows = [
+                (
+                    _with_values(_cell(table, group.name, attack), group, table),
+                    _with_values(_cell(table, other.name if other else label, attack), other, table),
+                )
+                for attack in _BOTH
+            ]
+            trends += _of_rows(words, table, _BOTH, rows)
     return trends
+
+
+def _with_values(cell, group, table):
+    """The paper's cell with what a group measured; as it is without a group."""
+    return (
+        cell
+        if group is None
+        else dataclasses.replace(cell, values=group.values(table.checkpoint, cell.attack))
+    )
 
 
 def _with_other_sign(setting):
@@ -114,11 +164,6 @@ def _cell(table, label, attack):
     return next(found, Cell(attack, {}))
 
 
-def _can_be_compared(cells):
-    """Whether every cell has numbers, measured and published."""
-    return all(cell.published and cell.values for cell in cells)
-
-
 def _which(first, second):
     """The two values of tau."""
     return f" ({first.split()[-1]} against {second.split()[-1]})" if first.startswith("tau") else ""
@@ -128,14 +173,20 @@ def _trend(words, table, attack, cell, other):
     """The difference of two cells, seed by seed: runs of one seed share their data's order and first weights."""
     shared = cell.values.keys() & other.values.keys()
     differences = [cell.values[seed] - other.values[seed] for seed in shared]
-    mean, deviation = mean_and_deviation(differences) if differences else (cell.mean - other.mean, None)
-    published = cell.published[0] - other.published[0]
-    within = None if deviation is None else _half_interval(deviation, len(differences))
-    return Trend(words, table, attack, published, mean, within, len(differences))
+    published_ = cell.published[0] - other.published[0]
+    was_run = bool(cell.values and other.values)
+    if not differences:
+        return Trend(words, table, attack, published_, None, None, 0, was_run)
+    mean, deviation = mean_and_deviation(differences)
+    within = None
+    if len(differences) >= ENOUGH:
+        # Seeds that happen to agree do not make one image certain.
+        within = max(_half_interval(deviation, len(differences)), 100 / table.setting.num_examples)
+    return Trend(words, table, attack, published_, mean, within, len(differences), was_run)
 
 
 def _half_interval(deviation, number):
-    """Half of the 95 % confidence interval of the mean of so many numbers, by Student's t: 9 deviations for two."""
+    """Half of the 95 % confidence interval of the mean of so many numbers, by Student's t: 2.5 deviations for three."""
     return stdtrit(number - 1, 0.975) * deviation / number**0.5
 
 

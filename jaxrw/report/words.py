@@ -1,13 +1,10 @@
 """What all formats of the report say, and how: the text of a cell, of a caption, of a table's rows."""
 
+from jaxrw.attacks.suite import AUTOATTACK
 from jaxrw.report import published, tables
-from jaxrw.report.groups import NAMES
+from jaxrw.report.groups import DATASETS, MODELS, NAMES, checkpoints_of
 from jaxrw.report.terminal import TITLES
-
-TREND_WORDS = (
-    "Differences in percentage points, seed by seed; ± is half of their 95 % confidence interval by Student's t. A "
-    "difference within it is not told apart from 0; one seed cannot tell an effect from chance."
-)
+from jaxrw.report.trends import ENOUGH
 
 CORRELATION_TITLE = "Figure 4: Pearson's r of similarity and incorrect rate (Eq. 23)"
 
@@ -17,11 +14,31 @@ def runs(number):
     return f"{number} run{'' if number == 1 else 's'}"
 
 
+NOT_RUN = "⚠"  # the mark of AutoAttack where it was not run
+
+
+def lacks_autoattack(cell):
+    """Whether a cell is one of AutoAttack without a number."""
+    return cell.attack == AUTOATTACK and not cell.values
+
+
 def measured(cell):
     """Text of a cell: mean and sample deviation; "not run" where there is none."""
     if cell.mean is None:
         return "not run"
     return f"{cell.mean:.2f}" + ("" if cell.deviation is None else f" ± {cell.deviation:.2f}")
+
+
+def trend_words(section):
+    """How the trends are to be read."""
+    number = section.setting.num_examples
+    return (
+        "Differences in percentage points, seed by seed; ± is half of their 95 % confidence interval by Student's t "
+        f"over the seeds, from {ENOUGH} on, and at least one image. A difference within it is not told apart from "
+        "0; of twenty such intervals one misses by chance. Which test images were taken is not in it: with "
+        f"{number:,}, that alone gives an accuracy a standard error of up to {50 / number**0.5:.1f} points, and a "
+        "difference on the same images less."
+    )
 
 
 def counted(cell):
@@ -57,12 +74,15 @@ def caption(made):
     seeds = made.setting.seeds
     words = [
         f"Accuracy in percent on {made.setting.num_examples:,} test images, mean ± sample deviation over n seeds "
-        f"(found: {', '.join(map(str, seeds))}). Bold: best of its column. ↑: higher than without margin reweighting."
+        f"(found: {', '.join(map(str, seeds))}). Bold: best of its column, of those with every seed. ↑: higher than "
+        "without margin reweighting, over the seeds that both have."
     ]
     if any(cell.published for row in made.rows for cell in row.cells):
         words.append("Paper: its mean ± deviation over five seeds, and measured minus published.")
     if not all(row.cells[-1].values for row in made.rows):
-        words.append("⚠ AutoAttack was not run for every row: believe no other robust accuracy without it.")
+        words.append(
+            f"{NOT_RUN} AutoAttack was not run for every row: believe no other robust accuracy without it."
+        )
     if _missing_words(made):
         words.append(f"‡ Seeds missing: {_missing_words(made)}.")
     return " ".join([*words, *(f"{note}." for note in made.notes)])
@@ -70,19 +90,40 @@ def caption(made):
 
 def setting_words(section):
     """The setting's schedule and size, and how far it is from the paper's."""
-    config = section.setting.config
-    words = [f"{config['optim.num_epochs']} epochs, {section.setting.num_examples:,} test images."]
+    setting = section.setting
+    words = [
+        f"{setting.config['optim.num_epochs']} epochs, {_radii(setting)}, {setting.num_examples:,} test images."
+    ]
     if section.differences:
-        fields = ", ".join(
-            f"{name} {_value(name, mine)} (paper {_value(name, theirs)})"
-            for name, (mine, theirs) in section.differences.items()
-        )
         words.append(
-            f"Not the paper's settings, so compare the order of its numbers, not their size: {fields}."
+            "Not the paper's settings, so compare the order of its numbers, not their size: "
+            f"{differences(section)}."
         )
     elif section.differences is not None:
         words.append("The paper's settings.")
+    words += [
+        f"The {name} checkpoint of every method is of the warm-up, in which all weights are 1: it has no table."
+        for name in checkpoints_of(setting)
+        if tables.only_warmup(setting, name)
+    ]
     return " ".join(words)
+
+
+def differences(section):
+    """Fields that differ from the paper's, with both values; empty where none does or the paper has none."""
+    return ", ".join(
+        f"{name} {_value(name, mine)} ({'paper' if stated else 'for its tables here'} {_value(name, theirs)})"
+        for name, (mine, theirs, stated) in (section.differences or {}).items()
+    )
+
+
+def _radii(setting):
+    """The radii of training and evaluation."""
+    names = ("attack.eps", "evaluation.eps")
+    found = [_value(name, setting.config[name]) for name in names if name in setting.config]
+    return f"eps {' in training, '.join(dict.fromkeys(found))}" + (
+        " in evaluation" if len(set(found)) > 1 else ""
+    )
 
 
 TRAINING_TITLE = "How the training went"
@@ -149,7 +190,7 @@ def trend_rows(section):
             trend.table.title.split(":")[0],
             TITLES[trend.attack],
             f"{trend.published:+.2f}",
-            f"{trend.measured:+.2f}" + ("" if trend.within is None else f" ± {trend.within:.2f}"),
+            _difference(trend),
             str(trend.num_seeds),
             trend.verdict,
         )
@@ -157,10 +198,17 @@ def trend_rows(section):
     ]
 
 
+def _difference(trend):
+    """What was measured of a trend; a dash where nothing was."""
+    if trend.measured is None:
+        return "-"
+    return f"{trend.measured:+.2f}" + ("" if trend.within is None else f" ± {trend.within:.2f}")
+
+
 def correlation_words():
     """The paper's r."""
     facts = published.load()["figure4"]
-    model, dataset = tables.MODELS[facts["model"]], tables.DATASETS[facts["dataset"]]
+    model, dataset = MODELS[facts["model"]], DATASETS[facts["dataset"]]
     return f"The paper: {facts['r']:.2f} for {model} on {dataset} with {NAMES[facts['method']]} adversarial training."
 
 

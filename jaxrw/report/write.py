@@ -53,7 +53,12 @@ def run(workdir, directory=None, *, markdown_path=None):
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
     told = [f"{problem.path}: {problem.words}" for problem in problems]
-    return "\n".join([table({run.path: run.content for run in runs}), "", *told, f"report in {directory}"])
+    return "\n".join([table({run.path: _checked(run) for run in runs}), "", *told, f"report in {directory}"])
+
+
+def _checked(run):
+    """What of a run's results was checked, in their form."""
+    return {"config": {"method": {"name": run.config["method.name"]}}, "checkpoints": run.checkpoints}
 
 
 def _read_notes(path):
