@@ -13,6 +13,9 @@ _LATEX = {
     "^": r"\textasciicircum{}",
 } | {character: f"\\{character}" for character in "&%$#_{}"}
 
+# Columns from which on a table needs smaller type for two columns of text.
+_MANY = 7
+
 
 def render(sections):
     """All tables for a paper of two columns that loads booktabs."""
@@ -29,7 +32,7 @@ def _table(made, section, label):
     caption = f"{made.title}. {words.setting_words(section)} {words.caption(made)}"
     lines = [
         r"\begin{table*}",
-        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\centering\{'footnotesize' if len(made.attacks) < _MANY else 'scriptsize'}\setlength{{\tabcolsep}}{{3pt}}",
         rf"\caption{{{_tex(caption)}}}",
         rf"\label{{{label}}}",
         rf"\begin{{tabular}}{{l{'r' * len(made.attacks)}}}",
@@ -40,7 +43,7 @@ def _table(made, section, label):
     for row in made.rows:
         lines.append(" & ".join([_tex(row.label), *map(_measured, row.cells)]) + r" \\")
         if any(cell.published for cell in row.cells):
-            lines.append(" & ".join(["", *map(_beside, row.cells)]) + r" \\")
+            lines.append(" & ".join([r"\quad{\tiny paper (difference)}", *map(_beside, row.cells)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"])
 
 
@@ -54,8 +57,9 @@ def _measured(cell):
 
 def _beside(cell):
     """The paper's number and the difference, in small type."""
-    text = words.beside(cell)
-    return rf"{{\tiny {_tex(text).replace('(-', '($-$')}}}" if text else ""
+    if cell.published is None:
+        return ""
+    return rf"{{\tiny {_tex(words.published_number(cell)).replace('(-', '($-$')}}}"
 
 
 def _tex(text):

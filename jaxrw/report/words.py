@@ -47,12 +47,15 @@ def counted(cell):
 
 
 def beside(cell):
-    """The paper's number and the difference."""
-    if cell.published is None:
-        return ""
+    """The paper's number and the difference, for a cell that has to say whose it is; empty where there is none."""
+    return "" if cell.published is None else f"paper {published_number(cell)}"
+
+
+def published_number(cell):
+    """The paper's mean and deviation, and the difference in parentheses."""
     mean, deviation = cell.published
     difference = "" if cell.difference is None else f" ({cell.difference:+.2f})"
-    return f"paper {mean:.2f} ± {deviation:.2f}{difference}"
+    return f"{mean:.2f} ± {deviation:.2f}{difference}"
 
 
 def _missing_words(made):
