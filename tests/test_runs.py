@@ -14,6 +14,7 @@ import tiny
 
 from jaxrw import runs
 from jaxrw.errors import RunError
+from jaxrw.runs.checks import is_number
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -88,3 +89,17 @@ def test_a_directory_that_vanishes_is_one_line(tmp_path):
             runs.MetricsLog(workdir)
         log.close()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        *((number, True) for number in (0, -3, 0.5, 10**300, sys.float_info.max, int(sys.float_info.max))),
+        # JSON in Python has integers of any length, and names for what is not finite.
+        *((number, False) for number in (10**400, -(10**400), float("inf"), -float("inf"), float("nan"))),
+        *((other, False) for other in (True, None, "1", [1], {})),
+    ],
+    ids=lambda value: str(value)[:9],
+)
+def test_what_is_a_number(value, expected):
+    assert is_number(value) is expected

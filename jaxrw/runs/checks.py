@@ -1,6 +1,6 @@
 """What a value from a file must be before anybody takes it for a number."""
 
-import math
+import sys
 
 
 def is_count(value):
@@ -9,5 +9,6 @@ def is_count(value):
 
 
 def is_number(value):
-    """Whether a value from a file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value from a file is a finite number that a float can hold."""
+    # No math.isfinite: it raises for an integer that no float can hold, and JSON has those.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
