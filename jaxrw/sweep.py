@@ -31,8 +31,18 @@ class Run:
 
     name: str
     workdir: pathlib.Path
-    flags: tuple[str, ...]
+    own_flags: tuple[str, ...]
     config: object = dataclasses.field(compare=False)  # the resolved ConfigDict
+    # Directory of the run whose warm-up it begins with; its own: it keeps it for others; None: it shares none.
+    first: pathlib.Path | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def flags(self):
+        """Its whole command line behind launch.py."""
+        keeping = ("--config.checkpoint.keep_warmup=True",)
+        beginning = () if self.first is None else (f"--warmup_from={self.first}",)
+        shared = keeping if self.first == self.workdir else beginning
+        return (*self.own_flags, *shared, f"--workdir={self.workdir}")
 
     def command(self, launcher):
         """What to type for this run alone."""
@@ -68,7 +78,7 @@ def run(config, path, workdir, *, launcher, overrides=(), flags=(), only_list=Fa
             print(item.command(launcher))
         return
     print(f"{len(everything)} runs below {workdir}, {len(done)} of them done")
-    failed = _run_all(missing, done, launcher)
+    failed = _run_all(everything, missing, done, launcher)
     told = f"{len(everything) - len(failed)} of {len(everything)} runs are done"
     if failed:
         names = "; ".join(f"{item.name} (status {status})" for item, status in failed.items())
@@ -101,32 +111,24 @@ def create(config, path, workdir, *, overrides=(), flags=()):
     return _sharing(made) if fields.get("share_warmup") and not flags else made
 
 
-def _sharing(made):
-    """The same runs, each but the first of those with the same warm-up beginning where that one's ends."""
+def _sharing(made, failed=()):
+    """The same runs, each but the first of those with the same warm-up beginning where that one's ends.
+
+    A run that failed is no such first one, unless it has kept its warm-up before.
+    """
     groups = {}
     for item in made:
         if item.config.method.warmup_epochs:
             shared = runs.warmup.shared_fields(settings.flatten(settings.as_json(item.config)))
             groups.setdefault(json.dumps(shared, sort_keys=True), []).append(item)
-    changed = {}
+    firsts = {}
     for group in groups.values():
         kept = [item for item in group if (item.workdir / "warmup").is_dir()]
         missing = [item for item in group if not (item.workdir / "results.json").exists()]
-        for first in (kept + missing)[:1] if len(group) > 1 else ():
-            changed |= {item: _beginning_with(first, item) for item in missing if item is not first}
-            changed[first] = _with_flag(first, "--config.checkpoint.keep_warmup=True")
-    return [changed.get(item, item) for item in made]
-
-
-def _beginning_with(first, item):
-    """A run that begins with the warm-up of another."""
-    return _with_flag(item, f"--warmup_from={first.workdir}")
-
-
-def _with_flag(item, flag):
-    """A run with one more flag."""
-    *flags, workdir = item.flags
-    return dataclasses.replace(item, flags=(*flags, flag, workdir))
+        able = kept + [item for item in missing if item not in failed]
+        for first in able[:1] if len(group) > 1 else ():
+            firsts |= dict.fromkeys([*missing, first], first.workdir)
+    return [dataclasses.replace(item, first=firsts.get(item)) for item in made]
 
 
 def _relative(path):
@@ -151,7 +153,7 @@ def _create_run(file, variant, seed, workdir, overrides, flags):
     others = [f"{field.split('.')[-1]}_{value}" for field, value in changed.items() if field != "method.name"]
     name = f"{file.stem}/{re.sub(r'[^A-Za-z0-9_.-]+', '_', '-'.join([method, *others]))}-{seed}"
     directory = pathlib.Path(workdir) / name
-    return Run(name, directory, (*arguments, *flags, f"--workdir={directory}"), resolved)
+    return Run(name, directory, (*arguments, *flags), resolved)
 
 
 def _parse(arguments):
@@ -184,14 +186,18 @@ def finished(item):
     return results if whole else None
 
 
-def _run_all(missing, seconds, launcher):
-    """Run them; the statuses of those that failed, by run. `seconds` is what those took that are done, by run."""
-    failed, seconds = {}, dict(seconds)
-    for number, item in enumerate(missing):
-        left = _seconds_left(missing[number:], seconds)
+def _run_all(everything, missing, seconds, launcher):
+    """Run the missing ones; the statuses of those that failed, by run.
+
+    `seconds` is what those took that are done, by run.
+    """
+    failed, seconds, waiting = {}, dict(seconds), missing
+    while waiting:
+        left = _seconds_left(waiting, seconds)
+        item, *waiting = waiting
         about = f", about {tqdm.format_interval(left)} left" if left is not None else ""
         print(
-            f"\nrun {number + 1} of {len(missing)}: {item.name}  ({len(failed)} failed{about})\n"
+            f"\nrun {len(missing) - len(waiting)} of {len(missing)}: {item.name}  ({len(failed)} failed{about})\n"
             f"  {item.command(launcher)}",
             flush=True,
         )
@@ -202,6 +208,8 @@ def _run_all(missing, seconds, launcher):
         if status:
             failed[item] = status
             print(f"{item.name} failed with status {status}", file=sys.stderr, flush=True)
+            if item.first:  # others wait for its warm-up, which it may not have kept
+                waiting = [other for other in _sharing(everything, failed) if other in waiting]
         else:
             seconds[item] = time.monotonic() - began
     return failed

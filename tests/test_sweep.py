@@ -33,7 +33,13 @@ if (workdir.name in os.environ.get("FAILING", "").split()):
 if os.environ.get("WAITING"):
     pathlib.Path("waiting").touch()
     time.sleep(60)
-workdir.mkdir(parents=True)
+if values.warmup_from and not (pathlib.Path(values.warmup_from) / "warmup").exists():
+    sys.exit(2)
+if config.checkpoint.keep_warmup:
+    (workdir / "warmup").mkdir(parents=True)
+if (workdir.name in os.environ.get("FAILING_AFTER_WARMUP", "").split()):
+    sys.exit(4)
+workdir.mkdir(parents=True, exist_ok=True)
 place = {"epoch": config.optim.num_epochs - 1, "step": 9, "num_examples": 30}
 accuracy = dict.fromkeys(config.evaluation.attacks, 50.0)
 checkpoints = {"last": {**place, "accuracy": accuracy}, "best": None}
@@ -256,6 +262,66 @@ def test_runs_of_one_seed_share_a_warmup(here):
     ran()
     run(config(**fields))
     assert ran() == ["digits/ours_mail-tau_3.0-0", "digits/mail-warmup_epochs_3-0", "digits/gairat-0"]
+
+
+SHARING = {"share_warmup": True, "variants": (*VARIANTS, {"method": {"name": "gairat"}})}
+
+
+def sharing(out):
+    """Of each run that a sweep has begun: whether it keeps its warm-up, and whose it begins with."""
+    commands = [
+        command_line.parse(shlex.split(line)[1:]) for line in re.findall(r"^  (python .*)", out, re.M)
+    ]
+    return [
+        (
+            each.workdir.split("/")[-1],
+            each.config.checkpoint.keep_warmup,
+            (each.warmup_from or "").split("/")[-1],
+        )
+        for each in commands
+    ]
+
+
+def test_a_first_run_that_fails_leaves_its_warmup_to_the_next(here, monkeypatch, capsys):
+    """The next that can trains it, of that seed alone; when tried again, the failed ones begin with it."""
+    monkeypatch.setenv("FAILING", "mail-0 ours_mail-tau_3.0-0")
+    with pytest.raises(
+        RunError,
+        match=r"4 of 6 runs are done; 2 failed: digits/mail-0 \(status 3\); digits/ours_mail-tau_3.0-0 \(status 3\)",
+    ):
+        run(config(**SHARING))
+    assert sharing(capsys.readouterr().out) == [
+        ("mail-0", True, ""),
+        ("ours_mail-tau_3.0-0", True, ""),
+        ("gairat-0", True, ""),
+        ("mail-1", True, ""),
+        ("ours_mail-tau_3.0-1", False, "mail-1"),
+        ("gairat-1", False, "mail-1"),
+    ]
+    monkeypatch.delenv("FAILING")
+    run(config(**SHARING))
+    assert sharing(capsys.readouterr().out) == [
+        ("mail-0", False, "gairat-0"),
+        ("ours_mail-tau_3.0-0", False, "gairat-0"),
+    ]
+
+
+def test_a_run_that_fails_after_its_warmup_has_kept_it_for_the_others(here, monkeypatch, capsys):
+    monkeypatch.setenv("FAILING_AFTER_WARMUP", "mail-0")
+    with pytest.raises(RunError, match=r"2 of 3 runs are done; 1 failed: digits/mail-0 \(status 4\)"):
+        run(config(**SHARING | {"seeds": (0,)}))
+    assert sharing(capsys.readouterr().out) == [
+        ("mail-0", True, ""),
+        ("ours_mail-tau_3.0-0", False, "mail-0"),
+        ("gairat-0", False, "mail-0"),
+    ]
+
+
+def test_a_run_that_fails_with_the_warmup_of_another_changes_nothing(here, monkeypatch, capsys):
+    monkeypatch.setenv("FAILING", "ours_mail-tau_3.0-0")
+    with pytest.raises(RunError, match=r"2 of 3 runs are done"):
+        run(config(**SHARING | {"seeds": (0,)}))
+    assert [first for *_, first in sharing(capsys.readouterr().out)] == ["", "mail-0", "mail-0"]
 
 
 def test_of_a_sweep_one_checkpoint_may_be_evaluated(here, capsys):
