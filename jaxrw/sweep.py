@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from jaxrw import command_line, preemption, runs, settings
 from jaxrw.errors import RunError, Stopped, UserError
+from jaxrw.runs.checks import is_seconds
 
 # A run that was told to stop saves first; after so many seconds it is ended.
 _PATIENCE = 60
@@ -71,19 +72,21 @@ def run(config, path, workdir, *, launcher, overrides=(), flags=(), only_list=Fa
     """
     everything = create(config, path, workdir, overrides=overrides, flags=flags)
     found = {item: finished(item) for item in everything}
-    done = {item: results.get("train_seconds") or 0 for item, results in found.items() if results}
+    done = {item: results for item, results in found.items() if results}
     missing = [item for item in everything if item not in done]
     if only_list:
         for item in missing:
             print(item.command(launcher))
         return
     print(f"{len(everything)} runs below {workdir}, {len(done)} of them done")
-    failed = _run_all(everything, missing, done, launcher)
-    told = f"{len(everything) - len(failed)} of {len(everything)} runs are done"
+    told = {item: results.get("train_seconds") for item, results in done.items()}
+    seconds = {item: value for item, value in told.items() if is_seconds(value)}
+    failed = _run_all(everything, missing, seconds, launcher)
+    words = f"{len(everything) - len(failed)} of {len(everything)} runs are done"
     if failed:
         names = "; ".join(f"{item.name} (status {status})" for item, status in failed.items())
-        raise RunError(f"{told}; {len(failed)} failed: {names}; the same command tries them again")
-    print(f"{told}; tables and figures: --mode report --workdir {workdir}")
+        raise RunError(f"{words}; {len(failed)} failed: {names}; the same command tries them again")
+    print(f"{words}; tables and figures: --mode report --workdir {workdir}")
 
 
 def create(config, path, workdir, *, overrides=(), flags=()):
@@ -189,7 +192,7 @@ def finished(item):
 def _run_all(everything, missing, seconds, launcher):
     """Run the missing ones; the statuses of those that failed, by run.
 
-    `seconds` is what those took that are done, by run.
+    `seconds` is what those took that are done, by run, where it is known.
     """
     failed, seconds, waiting = {}, dict(seconds), missing
     while waiting:

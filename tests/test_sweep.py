@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from ml_collections import ConfigDict
@@ -57,6 +58,21 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def minutes(here, monkeypatch):
+    """Runs of a minute each, by a clock of their own: what a launcher would do is done here and at once."""
+    now = [0]
+
+    def status(command):
+        monkeypatch.setattr(sys, "argv", [str(argument) for argument in command[1:]])
+        exec(LAUNCHER, {})
+        now[0] += 60
+        return 0
+
+    monkeypatch.setattr(sweep, "_status", status)
+    monkeypatch.setattr(sweep, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+
+
 def config(**fields):
     return ConfigDict({"sweep": {"configs": ("digits.py",), "variants": VARIANTS, "seeds": (0, 1)} | fields})
 
@@ -93,6 +109,30 @@ def test_what_is_missing_is_run_and_what_is_done_is_skipped(here, capsys):
     assert ran() == ["digits/mail-2", "digits/ours_mail-tau_3.0-2"]
     run(config())
     assert ran() == []
+
+
+def left(out):
+    """Of each run that a sweep has begun: what it said of the time left, None where nothing."""
+    found = re.findall(r"^run \d+ of \d+: .*\(\d+ failed(?:, about ([-\d:]+) left)?\)", out, re.M)
+    return [words or None for words in found]
+
+
+def change_results(name, **values):
+    """Put other values into the results.json of a run."""
+    path = pathlib.Path("runs/digits", name, "results.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    "value", ["x", None, True, [1], -5.0, float("nan"), 10**400, 1e308], ids=lambda value: str(value)[:9]
+)
+def test_a_time_that_is_none_is_left_out_of_the_time_left(minutes, capsys, value):
+    run(config(variants=VARIANTS[:1], seeds=(0,)))
+    change_results("mail-0", train_seconds=value)
+    capsys.readouterr()
+    run(config())
+    assert ran() == NAMES
+    assert left(capsys.readouterr().out) == [None, "02:00", "01:00"]
 
 
 def test_each_results_file_is_read_once(here, monkeypatch):
