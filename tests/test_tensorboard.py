@@ -5,7 +5,9 @@ import contextlib
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 
 from jaxrw import histograms, runs
 
@@ -51,3 +53,15 @@ def test_histograms_and_images(tmp_path):
     assert events.Scalars("evaluation/best/clean")[0].value == 91
     (image,) = events.Images("examples")
     assert (image.width, image.height) == (6, 5)
+
+
+def test_histograms_are_drawn_where_the_examples_are(tmp_path):
+    """TensorBoard stretches the outermost bins that are not empty to the smallest and the largest value it is told."""
+    counts, edges = np.zeros(48), histograms.WEIGHT_EDGES
+    counts[[30, 31]] = 5, 7
+    with contextlib.closing(runs.MetricsLog(tmp_path)) as log:
+        log.write("train", epoch=0, step=4, weights=counts.tolist())
+    (event,) = plugin_event_accumulator.EventAccumulator(str(tmp_path)).Reload().Tensors("train/weights")
+    drawn = tensor_util.make_ndarray(event.tensor_proto)
+    # 1e-6: TensorBoard keeps float32.
+    np.testing.assert_allclose(drawn, [[edges[30], edges[31], 5], [edges[31], edges[32], 7]], rtol=1e-6)

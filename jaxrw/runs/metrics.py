@@ -61,11 +61,13 @@ class MetricsLog:
     def _write_histogram(self, tag, counts, edges, step):
         """Counts of fixed bins as TensorBoard's histogram, whose buckets are named by their upper edges."""
         counts, middles = np.asarray(counts), (edges[:-1] + edges[1:]) / 2
+        # TensorBoard leaves out the empty bins at both ends and stretches those next to them to min and max.
+        occupied = np.flatnonzero(counts)
         sums = {"sum": float(counts @ middles), "sum_squares": float(counts @ middles**2)}
         self._events.add_histogram_raw(
             tag,
-            min=edges[0],
-            max=edges[-1],
+            min=edges[occupied[0]],
+            max=edges[occupied[-1] + 1],
             num=int(counts.sum()),
             bucket_limits=edges[1:].tolist(),
             bucket_counts=counts.tolist(),
