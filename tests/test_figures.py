@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxrw import accuracy, experiment, figures, histograms, reweighting, runs, settings, step
 from jaxrw.attacks import suite
-from jaxrw.figures import measurement, robustness, weighting
+from jaxrw.figures import margins, measurement, robustness, style, weighting
 
 SETTINGS = {
     "eps": 0.1,
@@ -114,6 +114,53 @@ def test_every_figure_is_drawn(workdir):
             assert image.width == 1050, name
             assert len(np.unique(image.convert("L"))) > 8, f"{name} is all but empty"
         assert "<svg" in path.with_suffix(".svg").read_text()[:1000]
+
+
+def drawn(draw, logits, labels):
+    """Title and the titles of the panels of a figure of these predictions, clean and adversarial the same."""
+    logits, labels = np.asarray(logits, np.float32), np.asarray(labels)
+    r = measurement.correlation(*measurement.rate_and_similarity(logits, labels))
+    facts = {"name": "last", "epoch": 0, "num_examples": len(labels), "class_names": list("abc")}
+    arrays = {"labels": labels, "clean": logits, "adversarial": logits}
+    with style.style():
+        figure = draw(facts | {"r": {"clean": r, "adversarial": r}}, arrays)
+    return figure.get_suptitle(), [axis.get_title() for axis in figure.axes]
+
+
+LOGITS = [[2, 1, 0], [5, 1, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "title", "panels"),
+    [
+        (
+            [0, 0, 1],
+            "Two correct examples (",
+            ("low confidence: $p_y$ = 0.576", "high confidence: $p_y$ = 0.976"),
+        ),
+        ([1, 0, 0], "One correct example, twice (", ("$p_y$ = 0.976", "$p_y$ = 0.976")),
+        ([1, 2, 2], "Two incorrect examples (", ("$p_y$ = 0.007", "$p_y$ = 0.245")),
+    ],
+    ids=["correct", "one", "none"],
+)
+def test_figure_3_says_whose_distributions_it_shows(labels, title, panels):
+    found, found_panels = drawn(margins.draw_distributions, LOGITS, labels)
+    assert found.startswith(title)
+    for panel, expected in zip(found_panels, panels, strict=True):
+        assert panel.startswith(expected)
+
+
+def test_figure_2_claims_no_relation_that_is_not_there():
+    """With two classes m = 2 p_y - 1: equal margins are equal probabilities."""
+    title, _ = drawn(margins.draw_margins, [[0, 0.4], [0, 1]], [0, 0])
+    assert title.startswith("Margin against true class probability (")
+
+
+def test_figure_4_claims_no_relation_that_is_not_there():
+    """A network whose similarity falls with the incorrect rate."""
+    title, panels = drawn(margins.draw_similarity, [[0, 0.4, -9], [0, 0, 0]], [0, 0])
+    assert panels == ["clean images: r = -1.000", "under PGD-20: r = -1.000"]
+    assert title.startswith("Similarity against incorrect rate (")
 
 
 def test_a_run_without_histograms_has_all_other_figures(workdir, tmp_path):

@@ -27,7 +27,7 @@ def draw_margins(facts, arrays):
         )
     axes[0].set_ylabel("margin $m = p_y - \\max_{j \\neq y}\\, p_j$")
     _legend(axes[1], "lower right")
-    figure.suptitle(f"Equal margins at different probabilities ({_whose(facts)})", fontsize=10.5)
+    figure.suptitle(f"Margin against true class probability ({_whose(facts)})", fontsize=10.5)
     return figure
 
 
@@ -43,30 +43,36 @@ def draw_similarity(facts, arrays):
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
     axes[0].set_ylabel("cosine similarity $c$")
     _legend(axes[1], "lower right")
-    figure.suptitle(f"Similarity follows the incorrect rate ({_whose(facts)})", fontsize=10.5)
+    figure.suptitle(f"Similarity against incorrect rate ({_whose(facts)})", fontsize=10.5)
     return figure
 
 
 def draw_distributions(facts, arrays):
-    """Figure 3: predicted distributions of a correct example with low and one with high confidence."""
+    """Figure 3: predicted distributions of the correct examples with the lowest and the highest confidence.
+
+    Of incorrect ones where none is correct, and of one twice where there is one.
+    """
     logits, labels = arrays["clean"], arrays["labels"]
     rates, similarities = rate_and_similarity(logits, labels)
     correct = np.flatnonzero(logits.argmax(1) == labels)
-    correct = correct if len(correct) else np.arange(len(labels))
-    chosen = correct[rates[correct].argmax()], correct[rates[correct].argmin()]
+    shown = correct if len(correct) else np.arange(len(labels))
+    chosen = shown[rates[shown].argmax()], shown[rates[shown].argmin()]
+    two = chosen[0] != chosen[1]
+    # The p_y of an incorrect example is no confidence: it may be sure of another class.
+    words = ("low confidence: ", "high confidence: ") if two and len(correct) else ("", "")
     figure, axes = style.create(2.9, columns=2, sharey=True)
-    for axis, example, words in zip(axes, chosen, ("low", "high"), strict=True):
+    for axis, example, which in zip(axes, chosen, words, strict=True):
         p = np.asarray(jax.nn.softmax(logits[example]))
         bars = axis.bar(np.arange(len(p)), p, color=style.SKY, width=0.8)
         bars[labels[example]].set_color(style.ORANGE)
-        axis.set_title(
-            f"{words} confidence: $p_y$ = {p[labels[example]]:.3f}, $c$ = {similarities[example]:.3f}"
-        )
+        axis.set_title(f"{which}$p_y$ = {p[labels[example]]:.3f}, $c$ = {similarities[example]:.3f}")
         _name_classes(axis, facts["class_names"])
         axis.grid(visible=False, axis="x")
     axes[0].set(ylabel="predicted probability", ylim=(0, 1.03))
     axes[0].legend([bars[labels[chosen[1]]]], ["true class"], loc="upper right")
-    figure.suptitle(f"Two correct examples ({_whose(facts)})", fontsize=10.5)
+    kind = "correct" if len(correct) else "incorrect"
+    title = f"Two {kind} examples" if two else f"One {kind} example, twice"
+    figure.suptitle(f"{title} ({_whose(facts)})", fontsize=10.5)
     return figure
 
 
