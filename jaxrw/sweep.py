@@ -1,5 +1,6 @@
 """Sweeps: many runs from one file, each a process of its own; what is missing is run, what is done is skipped."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -16,6 +17,7 @@ import time
 from tqdm import tqdm
 
 from jaxrw import command_line, preemption, runs, settings
+from jaxrw.attacks import suite
 from jaxrw.errors import RunError, Stopped, UserError
 from jaxrw.runs.checks import is_seconds
 
@@ -24,6 +26,9 @@ _PATIENCE = 60
 
 # Statuses of a run that was asked to stop: its own, Ctrl-C's, and those of a process that had no time to answer.
 _STOPPED = (preemption.STATUS, 130, -signal.SIGINT, -signal.SIGTERM)
+
+# What a run has yet to do before it is evaluated: all epochs, those after the warm-up of another run, or none.
+_ALL, _REST, _NONE = "all", "rest", "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +84,12 @@ def run(config, path, workdir, *, launcher, overrides=(), flags=(), only_list=Fa
             print(item.command(launcher))
         return
     print(f"{len(everything)} runs below {workdir}, {len(done)} of them done")
-    told = {item: results.get("train_seconds") for item, results in done.items()}
-    seconds = {item: value for item, value in told.items() if is_seconds(value)}
-    failed = _run_all(everything, missing, seconds, launcher)
-    words = f"{len(everything) - len(failed)} of {len(everything)} runs are done"
+    failed = _run_all(everything, missing, _guess(done), launcher)
+    told = f"{len(everything) - len(failed)} of {len(everything)} runs are done"
     if failed:
         names = "; ".join(f"{item.name} (status {status})" for item, status in failed.items())
-        raise RunError(f"{words}; {len(failed)} failed: {names}; the same command tries them again")
-    print(f"{words}; tables and figures: --mode report --workdir {workdir}")
+        raise RunError(f"{told}; {len(failed)} failed: {names}; the same command tries them again")
+    print(f"{told}; tables and figures: --mode report --workdir {workdir}")
 
 
 def create(config, path, workdir, *, overrides=(), flags=()):
@@ -189,15 +192,13 @@ def finished(item):
     return results if whole else None
 
 
-def _run_all(everything, missing, seconds, launcher):
-    """Run the missing ones; the statuses of those that failed, by run.
-
-    `seconds` is what those took that are done, by run, where it is known.
-    """
-    failed, seconds, waiting = {}, dict(seconds), missing
+def _run_all(everything, missing, guessed, launcher):
+    """Run the missing ones; the statuses of those that failed, by run. `guessed` are seconds by kind, see `_guess`."""
+    failed, measured, waiting = {}, {}, missing
     while waiting:
-        left = _seconds_left(waiting, seconds)
+        left = _seconds_left(waiting, guessed | measured)
         item, *waiting = waiting
+        kind = _kind(item)
         about = f", about {tqdm.format_interval(left)} left" if left is not None else ""
         print(
             f"\nrun {len(missing) - len(waiting)} of {len(missing)}: {item.name}  ({len(failed)} failed{about})\n"
@@ -214,7 +215,7 @@ def _run_all(everything, missing, seconds, launcher):
             if item.first:  # others wait for its warm-up, which it may not have kept
                 waiting = [other for other in _sharing(everything, failed) if other in waiting]
         else:
-            seconds[item] = time.monotonic() - began
+            measured.setdefault(kind, []).append(time.monotonic() - began)
     return failed
 
 
@@ -232,12 +233,53 @@ def _status(command):
         raise
 
 
-def _seconds_left(missing, seconds):
-    """Time that the missing runs will take, from those of the same config file that are done; None: nobody knows."""
-    if not seconds:
-        return None
-    by_config = {}
-    for item, value in seconds.items():
-        by_config.setdefault(item.flags[0], []).append(value)
-    overall = statistics.mean(seconds.values())
-    return sum(statistics.mean(by_config.get(item.flags[0], [overall])) for item in missing)
+def _kind(item):
+    """Config file of a run and what it has yet to train: those of one kind take about the same time."""
+    trained = (item.workdir / "results.json").exists()  # it is written when the training is over
+    if trained or any(flag.startswith("--mode=") for flag in item.flags):
+        return item.flags[0], _NONE
+    return item.flags[0], _ALL if item.first in (None, item.workdir) else _REST
+
+
+def _guess(done):
+    """Seconds, 0 or more, that runs have taken by their results: a list for each kind that was trained.
+
+    Of the evaluation they tell AutoAttack's alone, by far the longest, and not how much of it was there before: of
+    runs that are only evaluated nothing is guessed.
+    """
+    guessed = {}
+    for item, results in done.items():
+        seconds, work, config = results.get("train_seconds"), _ALL, item.config
+        if not is_seconds(seconds):
+            continue
+        if results.get("warmup_from"):  # train_seconds counts its epochs too
+            seconds, work = seconds * (1 - config.method.warmup_epochs / config.optim.num_epochs), _REST
+        if suite.AUTOATTACK in config.evaluation.attacks:
+            seconds += _autoattack_seconds(results)
+        guessed.setdefault((item.flags[0], work), []).append(seconds)
+    return guessed
+
+
+def _autoattack_seconds(results):
+    """Seconds, 0 or more, that AutoAttack took; the best checkpoint may be the last, which is attacked once."""
+    by_step = {each.get("step"): each for each in results["checkpoints"].values() if each}
+    seconds = 0
+    for checkpoint in by_step.values():
+        with contextlib.suppress(KeyError, TypeError, AttributeError):  # not attacked, or damaged
+            seconds += sum(filter(is_seconds, checkpoint["autoattack"]["seconds"].values()))
+    return seconds
+
+
+def _seconds_left(waiting, known):
+    """Time that the waiting runs will take; None: nobody knows.
+
+    `known` are seconds by kind. A kind of which there are none takes as long as that of other config files.
+    """
+    means = {kind: statistics.mean(seconds) for kind, seconds in known.items()}
+    left = 0
+    for file, work in map(_kind, waiting):
+        alike = [mean for (_, other), mean in means.items() if other == work]
+        if not alike:
+            return None
+        left += means.get((file, work), statistics.mean(alike))
+    return left

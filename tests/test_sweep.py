@@ -45,6 +45,7 @@ place = {"epoch": config.optim.num_epochs - 1, "step": 9, "num_examples": 30}
 accuracy = dict.fromkeys(config.evaluation.attacks, 50.0)
 checkpoints = {"last": {**place, "accuracy": accuracy}, "best": None}
 results = {"schema": 1, "config": json.loads(config.to_json()), "checkpoints": checkpoints, "train_seconds": 100}
+results |= {"warmup_from": values.warmup_from}
 (workdir / "results.json").write_text(json.dumps(results))
 """
 
@@ -119,7 +120,7 @@ def left(out):
 
 def change_results(name, **values):
     """Put other values into the results.json of a run."""
-    path = pathlib.Path("runs/digits", name, "results.json")
+    path = pathlib.Path("runs", name, "results.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
@@ -128,11 +129,81 @@ def change_results(name, **values):
 )
 def test_a_time_that_is_none_is_left_out_of_the_time_left(minutes, capsys, value):
     run(config(variants=VARIANTS[:1], seeds=(0,)))
-    change_results("mail-0", train_seconds=value)
+    change_results("digits/mail-0", train_seconds=value)
     capsys.readouterr()
     run(config())
     assert ran() == NAMES
     assert left(capsys.readouterr().out) == [None, "02:00", "01:00"]
+
+
+def put_autoattack(name, seconds):
+    """Let a run have been attacked by AutoAttack, at its last checkpoint, which is its best too."""
+    checkpoints = json.loads(pathlib.Path("runs", name, "results.json").read_text())["checkpoints"]
+    attacked = {**checkpoints["last"], "autoattack": {"seconds": seconds}}
+    change_results(name, checkpoints={"last": attacked, "best": attacked})
+
+
+def test_a_first_guess_of_the_time_left_counts_training_and_autoattack(minutes, capsys):
+    """Then what has been measured takes its place."""
+    run(config(variants=VARIANTS[:1], seeds=(0,)))
+    put_autoattack("digits/mail-0", {"apgd-ce": 60.5, "square": 19.5})
+    capsys.readouterr()
+    run(config())
+    assert left(capsys.readouterr().out) == ["09:00", "02:00", "01:00"]
+
+
+@pytest.mark.parametrize(
+    "damaged", [7, {}, {"seconds": 7}, {"seconds": {"square": "x", "apgd-ce": 80.0}}], ids=str
+)
+def test_times_of_autoattack_that_are_none_are_left_out(minutes, capsys, damaged):
+    run(config(variants=VARIANTS[:1], seeds=(0,)))
+    last = {"epoch": 39, "step": 9, "num_examples": 30, "accuracy": {}}
+    last["accuracy"] = dict.fromkeys(("clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa"), 50.0)
+    change_results("digits/mail-0", checkpoints={"last": last | {"autoattack": damaged}, "best": None})
+    capsys.readouterr()
+    run(config(seeds=(0,)))
+    assert left(capsys.readouterr().out) == ["03:00" if "apgd-ce" in str(damaged) else "01:40"]
+
+
+def test_autoattack_that_is_not_asked_for_takes_no_time(minutes, capsys):
+    overrides = ["--config.evaluation.attacks=('clean', 'pgd20')"]
+    run(config(variants=VARIANTS[:1], seeds=(0,)), overrides=overrides)
+    put_autoattack("digits/mail-0", {"square": 80.0})
+    capsys.readouterr()
+    run(config(seeds=(0,)), overrides=overrides)
+    assert left(capsys.readouterr().out) == ["01:40"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--mode=evaluate"]], ids=["train", "evaluate"])
+def test_evaluation_alone_is_not_guessed_from_training(minutes, capsys, flags):
+    """Runs of a day that lack an attack: nobody knows how long it takes before the first has got it."""
+    run(config(), overrides=["--config.evaluation.attacks=('clean',)"])
+    run(config(seeds=(0,), variants=VARIANTS[:1]))
+    change_results("digits/mail-0", train_seconds=86400)
+    capsys.readouterr()
+    run(config(), flags=flags)
+    assert left(capsys.readouterr().out) == [None, "02:00", "01:00"]
+
+
+def test_runs_that_begin_with_a_warmup_of_another_are_told_from_those_that_train_it(minutes, capsys):
+    """Of the 40 epochs of the digits, the first run of a seed trains all and the others the last 15."""
+    fields = SHARING | {"variants": (*SHARING["variants"], {"method": {"name": "ewat"}})}
+    run(config(**fields | {"seeds": (0,)}))
+    assert left(capsys.readouterr().out) == [None, None, "02:00", "01:00"]
+    # train_seconds is 100 in all of them: the copied metrics tell of the warm-up too.
+    run(config(**fields))
+    # 100 + 3 * 100 * 15 / 40; then only those that begin with a warm-up are left, and measured to take a minute.
+    assert left(capsys.readouterr().out) == ["03:32", "01:52", "02:00", "01:00"]
+
+
+def test_the_time_of_one_config_file_is_guessed_from_that_of_another(minutes, capsys):
+    """Unless there are times of its own."""
+    fields = {"configs": ("digits.py", "mini_c10.py"), "variants": VARIANTS[:1]}
+    run(config(**fields | {"seeds": (0,)}))
+    assert left(capsys.readouterr().out) == [None, "01:00"]
+    change_results("mini_c10/mail-0", train_seconds=1000)
+    run(config(**fields))
+    assert left(capsys.readouterr().out) == ["18:20", "16:40"]
 
 
 def test_each_results_file_is_read_once(here, monkeypatch):
