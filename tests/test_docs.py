@@ -1,14 +1,17 @@
 """What docs/ promises: the tests it names are there, its commands can be typed, and no file of a user is executed."""
 
 import ast
-import pathlib
 import re
+import shlex
+import shutil
+import subprocess
 
+import commands
 import pytest
 
 import launch
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = commands.ROOT
 DOCS = ROOT / "docs"
 
 
@@ -33,16 +36,64 @@ def test_every_row_of_the_promises_names_a_test():
         assert "::" in row.split("|")[3], row
 
 
-def test_commands_for_cloud_tpus_are_ours():
-    """Every launch.py command in the page is understood by the command line, whatever the shell would put in."""
-    text = (DOCS / "cloud_tpu.md").read_text().replace("\\\n", " ")
-    commands = re.findall(r"launch\.py (--[^\n\"&#]*)", text)
-    assert len(commands) >= 4
-    for command in commands:
-        words = command.replace("$i", "0").split()
-        for path in re.findall(r"configs/\w+\.py", command):
-            assert (ROOT / path).exists()
-        assert launch.command_line.parse(["launch.py", *words]).config is not None
+# Stands in for a program: tells its arguments. What gcloud would run on another machine is run here, and each of its
+# calls fails once, so that what comes after a failure is run too. ASCII has separators for units and for records.
+_STAND_IN = r"""#!{bash}
+printf -v call '%s\x1f' "${{0##*/}}" "$@"
+known=$(<"$CALLS")
+printf '%s\x1e' "$call" >> "$CALLS"
+for argument; do
+  [[ $argument != --command=* ]] || {bash} -c "${{argument#*=}}"
+done
+[[ $0 != */gcloud || $known == *"$call"* ]]
+"""
+PROGRAMS = {"gcloud", "pip", "python", "python3", "sudo", "sleep"}
+
+
+@pytest.fixture
+def typed(tmp_path):
+    """Function that types a script into a shell that has stand-ins and nothing else; returns their calls."""
+    bash, programs = shutil.which("bash"), tmp_path / "venv" / "bin"
+    activate, calls = tmp_path / ".venv" / "bin" / "activate", tmp_path / "calls"
+    for directory in (programs, activate.parent):
+        directory.mkdir(parents=True)
+    activate.touch()
+    for name in PROGRAMS:
+        (programs / name).write_text(_STAND_IN.format(bash=bash))
+        (programs / name).chmod(0o755)
+    environment = {"PATH": str(programs), "HOME": str(tmp_path), "CALLS": str(calls)}
+    environment["BASH_FUNC_cd%%"] = "() { :; }"  # another machine's directories are not here
+
+    def run(script):
+        calls.write_text("")
+        command = [bash, "-c", script]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert not done.stderr
+        return [call.split("\x1f")[:-1] for call in calls.read_text().split("\x1e")[:-1]]
+
+    return run
+
+
+def test_scripts_for_cloud_tpus_call_what_is_there(typed, monkeypatch):
+    """Each program is one that is known here; pip and launch.py understand their command lines."""
+    monkeypatch.chdir(ROOT)
+    calls = [call for script in commands.blocks(DOCS / "cloud_tpu.md", "bash") for call in typed(script)]
+    for program, *arguments in calls:
+        if program == "pip":
+            commands.check(shlex.join([program, *arguments]))
+        if arguments[:1] == ["launch.py"]:
+            assert launch.command_line.parse(arguments).config is not None
+    assert {program for program, *_ in calls} == PROGRAMS
+    assert sum("launch.py" in arguments for _, *arguments in calls) >= 5
+    assert [page.stem for page in commands.PAGES if commands.blocks(page, "bash")] == ["cloud_tpu"]
+
+
+@pytest.mark.parametrize(
+    "script", ["conda activate jaxrw", "gcloud ssh --command='kubectl get pods'", "for i in 1"]
+)
+def test_a_program_that_no_test_knows_is_told(script, typed):
+    with pytest.raises(AssertionError):
+        typed(script)
 
 
 # What runs or builds arbitrary objects from a file. A config is Python and is run by ml_collections alone.

@@ -1,47 +1,27 @@
-"""What the guide tells people to type: every command is run, small, and every block of code."""
+"""What the pages tell people to type: every command is run, small, or checked, and every block of code is run."""
 
 import os
 import pathlib
 import re
-import shlex
+import subprocess
 import types
 
+import commands
 import jax
 import jax.numpy as jnp
 import pytest
 from PIL import Image
-from test_launch import TINY
 
 import launch
 from jaxrw import reweighting
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = commands.ROOT
 DOCS = ROOT / "docs"
-PAGES = ("method", "configs", "data", "evaluation", "extending")
-
-# After what a command says, so that a test can afford it; test_launch has compiled most of it.
-FIGURES = ["--config.evaluation.figure_examples=20", "--config.evaluation.figure_eps=(0.0,1.0)"]
-FOLDER = [
-    "--config.dataset.train_size=8",
-    "--config.dataset.validation_size=0",
-    "--config.optim.batch_size=4",
-]
-FOLDER += ["--config.dataset.test_size=4"]
-
-
-def commands(page):
-    """Command lines of launch.py in a page."""
-    return [
-        shlex.split(line) for line in re.findall(r"^    python launch.py (.*)$", read(page), re.MULTILINE)
-    ]
-
-
-def read(page):
-    return (DOCS / f"{page}.md").read_text()
 
 
 def blocks(page):
-    return re.findall(r"```python\n(.*?)```", read(page), re.DOTALL)
+    """Blocks of Python of a page of the guide."""
+    return commands.blocks(DOCS / f"{page}.md", "python")
 
 
 @pytest.fixture
@@ -57,37 +37,58 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(arguments, *, figures=()):
-    """Run a command of a page, smaller where it trains."""
-    if "report" in arguments or "--list" in arguments:
-        return launch.main(["launch.py", *arguments])
-    more = [*TINY, *figures, *(FOLDER if any("folder" in argument for argument in arguments) else [])]
-    if any("evaluation.attacks" in argument for argument in arguments):
-        more = [argument for argument in more if "evaluation.attacks" not in argument]
-    if any("keep_warmup" in argument or "warmup_from" in argument for argument in arguments):
-        more += ["--config.method.warmup_epochs=1", "--config.optim.num_epochs=2"]
-    return launch.main(["launch.py", *arguments, *more])
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
-def test_every_command_runs(page, here, capsys):
-    for arguments in commands(page):
-        assert run(arguments, figures=FIGURES if page == "evaluation" else ()) == 0, (
-            arguments,
-            capsys.readouterr().err,
-        )
-    if page == "evaluation":
-        exec(blocks(page)[0], {})
-        assert (here / "runs" / "digits" / "figures" / "figure4_similarity.svg").exists()
+@pytest.mark.parametrize("page", commands.PAGES, ids=lambda page: page.stem)
+def test_every_command_of_a_page(page, here):
+    typed = commands.check_all(page)
+    if any("--mode report" in command for command in typed):
         assert (here / "runs" / "report" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "    conda activate jaxrw",
+        "Then `nvidia-smi -L` lists them.",
+        "    make tarin",
+        "    make test TEST=tests/test_step.py",
+        "    pip install jaxwr",
+        "    tensorboard --logdir runs",
+        "    python launch.py --config configs/digit.py",
+        "Add `--config.method.tua=3`.",
+        "Add `--wordkir`.",
+        "Type `python -m benchmarks.evaluate --widht 16`.",
+        "```sh\nmake test\n```",
+    ],
+)
+def test_a_command_that_cannot_be_typed_or_that_nothing_checks_is_told(line, here):
+    (here / "page.md").write_text(f"Type\n\n{line}\n")
+    with pytest.raises((AssertionError, subprocess.CalledProcessError)):
+        commands.check_all(here / "page.md")
 
 
 @pytest.mark.parametrize("page", ["method", "data"])
 def test_code_prints_what_the_page_says(page, capsys):
     (block,) = blocks(page)
     exec(block, {})
-    (printed,) = re.findall(r"^prints `(.*?)`", read(page), re.MULTILINE)
+    (printed,) = re.findall(r"^prints `(.*?)`", (DOCS / f"{page}.md").read_text(), re.MULTILINE)
     assert capsys.readouterr().out.strip() == printed
+
+
+def test_figures_are_drawn_again_as_the_page_says(here):
+    run = ["--config", "configs/digits.py", "--workdir", "runs/digits"]
+    figures = ["--config.evaluation.figure_examples=20", "--config.evaluation.figure_eps=(0.0,1.0)"]
+    assert commands.launch_small(run, figures) == 0
+    drawn = here / "runs" / "digits" / "figures" / "figure4_similarity.svg"
+    drawn.unlink()
+    (block,) = blocks("evaluation")
+    exec(block, {})
+    assert drawn.exists()
+
+
+def test_kernels_are_chosen_as_the_page_says(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    (block,) = blocks("performance")
+    exec(block, {})
 
 
 def test_configs_of_the_page_are_configs(tmp_path, capsys, monkeypatch):
@@ -130,7 +131,7 @@ def test_the_new_weighting_of_the_page_works():
 
 
 def test_links_lead_somewhere():
-    for path in (ROOT / "README.md", *DOCS.glob("*.md")):
+    for path in commands.PAGES:
         for link in re.findall(r"\]\(<?([^)>#]+?)>?(?:#[^)]*)?\)", path.read_text()):
             if "://" not in link:
                 assert os.path.exists(path.parent / link), (path.name, link)
