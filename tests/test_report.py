@@ -200,10 +200,10 @@ def test_trends_that_the_paper_shows_of_another_network(tmp_path):
 
 def test_a_best_checkpoint_of_the_warm_up_is_no_result_of_a_method(tmp_path):
     """All of the warm-up: no table; some: a note, and the table stays."""
-    content = put(tmp_path, "mail", last={"aa": 40.0}, best={"clean": 80.0})
+    content = put(tmp_path, "mail", last={"aa": 40.0}, best={"pgd20": 50.0})
     content["checkpoints"]["best"]["epoch"] = 74
     runs.write_json(tmp_path / "mail" / "results.json", content)
-    put(tmp_path, "standard", method="standard", last={"aa": 40.0}, best={"clean": 80.0})
+    put(tmp_path, "standard", method="standard", last={"aa": 40.0}, best={"pgd20": 50.0})
     report.run(tmp_path)
     text = (tmp_path / "report" / "report.md").read_text()
     assert (
@@ -211,7 +211,7 @@ def test_a_best_checkpoint_of_the_warm_up_is_no_result_of_a_method(tmp_path):
         in text
     )
     assert ", best checkpoint" not in text
-    put(tmp_path, "wmmr", method="wmmr", last={"aa": 41.0}, best={"clean": 81.0})
+    put(tmp_path, "wmmr", method="wmmr", last={"aa": 41.0}, best={"clean": 81.0, "pgd20": 51.0})
     report.run(tmp_path)
     text = (tmp_path / "report" / "report.md").read_text()
     assert "All runs, best checkpoint" in text
@@ -245,7 +245,7 @@ def test_the_papers_other_tables(tmp_path):
             config=wrn_c10,
             method="ours_mail",
             last={"cw_pgd": 50.0},
-            best={"clean": 80.0},
+            best={"clean": 80.0, "fgsm": 60.0},
             **fields,
         )
     report.run(tmp_path)
@@ -261,10 +261,13 @@ def test_the_papers_other_tables(tmp_path):
         ("4", "with similarity", "cw_pgd", "51.55"),
         ("4", "without similarity", "cw_pgd", "51.07"),
         ("5", "Ours+MAIL", "clean", "86.45"),
+        ("5", "Ours+MAIL", "fgsm", "64.66"),
         ("7", "with similarity", "cw_pgd", "51.55"),
         ("7", "without similarity", "cw_pgd", "51.07"),
         ("7", "with similarity", "clean", "86.45"),
         ("7", "without similarity", "clean", "86.27"),
+        ("7", "with similarity", "fgsm", "64.66"),
+        ("7", "without similarity", "fgsm", "64.88"),
     }
     rows = {line["row"] for line in lines if not line["table"]}
     assert rows == {
@@ -575,6 +578,17 @@ def test_differences_are_written_as_people_write_them(tmp_path):
     report.run(tmp_path)
     text = (tmp_path / "report" / "report.md").read_text()
     assert "dataset.train\\_size 7 (paper all), attack.eps 4/255 (paper 8/255)." in text
+
+
+def test_a_checkpoint_that_was_not_attacked_has_no_table_beside_one_that_was(tmp_path):
+    put(tmp_path, "mail", last={"aa": 40.0}, best={"clean": 80.0})
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "The best checkpoint was evaluated on clean images alone: it has no table." in text
+    assert ", best checkpoint" not in text
+    put(tmp_path / "clean", "mail", last={"clean": 80.0})
+    report.run(tmp_path / "clean")
+    assert "All runs, last checkpoint" in (tmp_path / "clean" / "report" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

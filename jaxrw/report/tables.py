@@ -84,12 +84,36 @@ def of_blocks(setting, blocks):
 
 
 def create(setting):
-    """All tables of a setting, but those of checkpoints that no method has touched."""
+    """All tables of a setting, but those of checkpoints that are left out."""
     made = [all_runs(setting, name) for name in checkpoints_of(setting)] + of_paper(setting)
-    return [table for table in made if not only_warmup(setting, table.checkpoint)]
+    reasons = left_out(setting)
+    return [table for table in made if table.checkpoint not in reasons]
 
 
-def only_warmup(setting, checkpoint):
+def left_out(setting):
+    """Checkpoints whose tables would compare no methods, and why: name -> words."""
+    names = checkpoints_of(setting)
+    clean_alone = [name for name in names if not _was_attacked(setting, name)]
+    reasons = {}
+    for name in names:
+        if _is_of_warmup(setting, name):
+            reasons[name] = "of every method is of the warm-up, in which all weights are 1"
+        elif name in clean_alone and clean_alone != names:
+            reasons[name] = "was evaluated on clean images alone"
+    return reasons
+
+
+def _was_attacked(setting, checkpoint):
+    """Whether any robust accuracy of a checkpoint was measured."""
+    return any(
+        group.values(checkpoint, attack)
+        for group in setting.groups
+        for attack in ATTACKS
+        if attack != "clean"
+    )
+
+
+def _is_of_warmup(setting, checkpoint):
     """Whether this checkpoint of every run of a reweighted method is of its warm-up, so the same for every method."""
     groups = [group for group in setting.groups if group.warmup is not None and group.epochs(checkpoint)]
     return bool(groups) and all(

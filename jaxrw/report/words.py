@@ -2,7 +2,7 @@
 
 from jaxrw.attacks.suite import AUTOATTACK
 from jaxrw.report import published, tables
-from jaxrw.report.groups import DATASETS, MODELS, NAMES, checkpoints_of
+from jaxrw.report.groups import DATASETS, MODELS, NAMES
 from jaxrw.report.terminal import TITLES
 from jaxrw.report.trends import ENOUGH
 
@@ -105,9 +105,8 @@ def setting_words(section):
     elif section.differences is not None:
         words.append("The paper's settings.")
     words += [
-        f"The {name} checkpoint of every method is of the warm-up, in which all weights are 1: it has no table."
-        for name in checkpoints_of(setting)
-        if tables.only_warmup(setting, name)
+        f"The {name} checkpoint {reason}: it has no table."
+        for name, reason in tables.left_out(setting).items()
     ]
     return " ".join(words)
 
