@@ -118,6 +118,8 @@ def test_markdown_latex_and_html_show_the_same(three_seeds):
     assert r"& 53.25 $\pm$ 0.35$\uparrow$$^{\ddagger}_{n=2}$ &" in tex
     assert r"{\tiny 57.96 $\pm$ 0.13 ($-$4.71)}" in tex
     assert r"\textbf{!} not run" in tex
+    assert r"\caption{As the paper's Table 1: ResNet-18 on CIFAR-10, last checkpoint. 120 epochs" in tex
+    assert r"\caption{ResNet-18 on CIFAR-10: All runs, last checkpoint. 120 epochs" in tex
     assert "120 epochs, eps 8/255, 10,000 test images. The paper's settings. Accuracy in percent" in tex
     assert tex.count(r"\toprule") == tex.count(r"\bottomrule") == tex.count(r"\begin{tabular}") > 1
     assert len(set(re.findall(r"\\label{.*}", tex))) == tex.count(r"\label") == tex.count(r"\begin{table*}")

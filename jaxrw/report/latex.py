@@ -29,7 +29,9 @@ def render(sections):
 
 def _table(made, section, label):
     """Two lines a row: what was measured, and the paper's number in small type."""
-    caption = f"{made.title}. {words.setting_words(section)} {words.caption(made)}"
+    # LaTeX numbers its tables itself.
+    title = f"As the paper's {made.title}" if made.number else f"{section.title}: {made.title}"
+    caption = f"{title}. {words.setting_words(section)} {words.caption(made)}"
     lines = [
         r"\begin{table*}",
         rf"\centering\{'footnotesize' if len(made.attacks) < _MANY else 'scriptsize'}\setlength{{\tabcolsep}}{{3pt}}",
