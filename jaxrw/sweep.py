@@ -124,7 +124,8 @@ def _sharing(made, failed=()):
     """
     groups = {}
     for item in made:
-        if item.config.method.warmup_epochs:
+        # One that is longer than the run never ends, so nobody could begin with it.
+        if 0 < item.config.method.warmup_epochs <= item.config.optim.num_epochs:
             shared = runs.warmup.shared_fields(settings.flatten(settings.as_json(item.config)))
             groups.setdefault(json.dumps(shared, sort_keys=True), []).append(item)
     firsts = {}

@@ -365,6 +365,11 @@ def test_runs_of_one_seed_share_a_warmup(here):
     keep, begin = "--config.checkpoint.keep_warmup=True", "--warmup_from=runs/digits/mail-0"
     assert flags() == [[keep], [begin], [], [begin]]
     assert flags(flags=["--mode=evaluate"]) == [[], [], [], []]
+    for epochs, shared in ((3, [[keep], [begin], [begin], [begin]]), (2, [[], [], [], []])):
+        assert (
+            flags(overrides=["--config.method.warmup_epochs=3", f"--config.optim.num_epochs={epochs}"])
+            == shared
+        )
     # Its first run is done and its warm-up gone, as in another checkout: the next one trains it.
     run(config(**fields | {"variants": variants[:1]}))
     assert flags() == [[], [keep], [], ["--warmup_from=runs/digits/ours_mail-tau_3.0-0"]]
