@@ -184,6 +184,11 @@ def _similar(settings):
     return problems
 
 
+def seed_words(seeds):
+    """Seeds as a sentence names them."""
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+
+
 def mean_and_deviation(values):
     """Mean and sample deviation (n - 1) of numbers; the deviation of one number is None."""
     values = list(values)

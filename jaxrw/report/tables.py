@@ -4,7 +4,7 @@ import dataclasses
 
 from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.report import published
-from jaxrw.report.groups import BASES, NAMES, Setting, checkpoints_of, mean_and_deviation
+from jaxrw.report.groups import BASES, NAMES, Setting, checkpoints_of, mean_and_deviation, seed_words
 
 
 @dataclasses.dataclass
@@ -124,11 +124,7 @@ def _is_of_warmup(setting, checkpoint):
 def _of_warmup(setting, groups, checkpoint):
     """Notes on rows of which some checkpoints are of the warm-up."""
     found = {setting.label(group): sorted(group.from_warmup(checkpoint)) for group in groups}
-    words = [
-        f"{label} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
-        for label, seeds in found.items()
-        if seeds
-    ]
+    words = [f"{label} ({seed_words(seeds)})" for label, seeds in found.items() if seeds]
     return (f"From the warm-up, before the method begins: {'; '.join(words)}",) if words else ()
 
 
@@ -143,10 +139,11 @@ def _of_block(setting, block):
         if len(groups) > 1:
             labels = "; ".join(setting.label(group) for group in groups)
             notes.append(f"{_label(block, published_row)} is left empty, since several fit: {labels}")
+        fitting = groups if len(groups) == 1 else []
         cells = [
             Cell(
                 attack,
-                groups[0].values(block["checkpoint"], attack) if len(groups) == 1 else {},
+                fitting[0].values(block["checkpoint"], attack) if fitting else {},
                 tuple(published_row["accuracy"][attack]) if attack in published_row["accuracy"] else None,
             )
             for attack in attacks
@@ -157,7 +154,7 @@ def _of_block(setting, block):
             else None
         )
         rows.append(Row(_label(block, published_row), cells, base))
-        shown += groups if len(groups) == 1 else []
+        shown += fitting
     title = (
         f"Table {block['table']}: {setting.network} on {setting.dataset}, {block['checkpoint']} checkpoint"
     )
@@ -213,5 +210,7 @@ def _mark(table):
 def _is_higher(cell, other):
     """Whether a cell's mean over the seeds that both have is higher, as printed."""
     shared = cell.values.keys() & other.values.keys()
-    means = [mean_and_deviation([c.values[seed] for seed in shared])[0] for c in (cell, other) if shared]
-    return bool(shared) and round(means[0], 2) > round(means[1], 2)
+    if not shared:
+        return False
+    mean, others = (mean_and_deviation(c.values[seed] for seed in shared)[0] for c in (cell, other))
+    return round(mean, 2) > round(others, 2)

@@ -2,7 +2,7 @@
 
 from jaxrw.attacks.suite import AUTOATTACK
 from jaxrw.report import published, tables
-from jaxrw.report.groups import DATASETS, MODELS, NAMES
+from jaxrw.report.groups import DATASETS, MODELS, NAMES, seed_words
 from jaxrw.report.terminal import TITLES
 from jaxrw.report.trends import ENOUGH
 
@@ -66,7 +66,7 @@ def _missing_words(made):
             if cell.missing:
                 found.setdefault((row.label, cell.missing), []).append(TITLES[cell.attack])
     return "; ".join(
-        f"{label}: seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} of "
+        f"{label}: {seed_words(seeds)} of "
         + ("all columns" if len(names) == len(made.attacks) else ", ".join(names))
         for (label, seeds), names in found.items()
     )
@@ -164,8 +164,7 @@ def circumstances(section):
     """Seeds, machines and versions; empty where no results tell."""
     if not section.circumstances:
         return ""
-    seeds = section.setting.seeds
-    words = [f"Seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."]
+    words = [f"{seed_words(section.setting.seeds).capitalize()}."]
     words += [f"{runs(number)}: {machine}." for machine, number in section.circumstances]
     if section.num_shared_warmups:
         words.append(
