@@ -20,15 +20,16 @@ import sys
 
 import absl.logging
 
-from jaxrw import command_line, compilation, preemption
-from jaxrw.errors import RunError, Stopped, UserError
+from jaxrw import command_line
+from jaxrw.system import compilation, preemption
+from jaxrw.system.errors import RunError, Stopped, UserError
 
 
 def main(argv):
     """Run one command line; returns the exit status, see `_status`."""
     status = _status(argv)
     if status and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-        from jaxrw import hosts
+        from jaxrw.system import hosts
 
         hosts.leave(status)
     return status
@@ -43,6 +44,7 @@ def _status(argv):
     # What orbax logs as an error it raises too, and that is told below; asyncio logs what nobody waited for then.
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    compilation.choose_cpu_kernels()  # Before a config file imports JAX.
     try:
         values = command_line.parse(argv)
         if values.help:
@@ -73,9 +75,9 @@ def _run(values, argv):
     if command_line.is_sweep(values.config):
         _sweep(values, argv)
         return
-    compilation.choose_cpu_kernels()
     # Imported late, so that --help and a misspelt flag answer at once.
-    from jaxrw import evaluate, export, hosts, report, train
+    from jaxrw import evaluate, export, report, train
+    from jaxrw.system import hosts
 
     if values.mode == "report":
         print(report.run(values.workdir or "runs", markdown_path=values.markdown))
@@ -124,7 +126,7 @@ def _sweep(values, argv):
 
 def _join_hosts(values):
     """Where several processes are one run, join them; the first of them alone tells about it."""
-    from jaxrw import hosts
+    from jaxrw.system import hosts
 
     where = {name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")}
     if values.distributed or any(value is not None for value in where.values()):

@@ -24,10 +24,11 @@ import time
 import jax
 import numpy as np
 
-from jaxrw import data, models, torch_weights
+from jaxrw import data, networks
 from jaxrw.attacks import autoattack
-from jaxrw.augment import to_pixels
-from jaxrw.step import logits_function
+from jaxrw.networks import torch_weights
+from jaxrw.training.augment import to_pixels
+from jaxrw.training.step import logits_function
 
 TESTS = pathlib.Path(__file__).parents[1] / "tests"  # where the same networks are written in PyTorch
 
@@ -104,7 +105,7 @@ def run_ours(arguments, problem, part, end):
     if path.exists():
         return
     (images, labels, num_classes), (attacks, seed) = problem, attacks_of(part)
-    model = models.create(arguments.model, num_classes, depth=arguments.depth, width=arguments.width)
+    model = networks.create(arguments.model, num_classes, depth=arguments.depth, width=arguments.width)
     variables = torch_weights.load(arguments.weights, model=model, num_classes=num_classes)
 
     def pause(progress):
@@ -174,11 +175,11 @@ def _import_reference(directory):
 def create_reference(arguments, images, labels, num_classes):
     """(attack's name, seed, examples) -> robust [n] bool, by the reference; and clean correctness [N] bool."""
     reference, torch = _import_reference(arguments.reference)
-    import torch_networks
+    from helpers import torch_networks
     from safetensors.torch import load_file
 
     if arguments.model == "resnet18":
-        stages = (models.create("resnet18", num_classes, depth=arguments.depth)).stage_sizes
+        stages = (networks.create("resnet18", num_classes, depth=arguments.depth)).stage_sizes
         network = torch_networks.ResNet(num_classes, stages, arguments.width or 64)
     else:
         network = torch_networks.WideResNet(num_classes, (arguments.depth - 4) // 6, arguments.width)

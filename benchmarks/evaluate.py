@@ -11,8 +11,8 @@ import argparse
 import jax
 
 from benchmarks import problem, timing
-from jaxrw import accuracy, step
 from jaxrw.attacks import suite
+from jaxrw.training import accuracy, step
 
 
 def main(arguments=None):

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from benchmarks import problem, timing
-from jaxrw import accuracy
-from jaxrw.augment import augment, to_pixels
+from jaxrw.training import accuracy
+from jaxrw.training.augment import augment, to_pixels
 
 
 def main(arguments=None):

@@ -19,8 +19,8 @@ import time
 import jax
 
 from benchmarks import problem, timing
-from jaxrw import accuracy, experiment, step
 from jaxrw.attacks import suite
+from jaxrw.training import accuracy, experiment, step
 
 ROOT = pathlib.Path(__file__).parents[1]
 MEGABYTE = 2**20

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import resnet18_c10
-from jaxrw import accuracy, experiment, step, train
+from jaxrw import train
 from jaxrw.attacks.pgd import pgd
-from jaxrw.augment import to_pixels
 from jaxrw.data import Dataset, Split
+from jaxrw.training import accuracy, experiment, step
+from jaxrw.training.augment import to_pixels
 
 ATTACK = {"eps": 8 / 255, "step_size": 2 / 255, "num_steps": 10}
 LAYOUTS = {"channels first": False, "channels last": True}

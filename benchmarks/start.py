@@ -19,7 +19,7 @@ import time
 import jax
 
 from benchmarks import problem, timing
-from jaxrw import experiment
+from jaxrw.training import experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 

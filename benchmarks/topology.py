@@ -24,8 +24,9 @@ from jax.experimental import topologies
 
 from benchmarks.hlo import Program
 from benchmarks.timing import RESULTS
-from jaxrw import experiment, step, train
+from jaxrw import train
 from jaxrw.data import Dataset, Split
+from jaxrw.training import experiment, step
 
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
 

@@ -25,7 +25,8 @@ import numpy as np
 
 from benchmarks import timing, topology
 from benchmarks.problem import stand_in
-from jaxrw import accuracy, experiment, step, train
+from jaxrw import train
+from jaxrw.training import accuracy, experiment, step
 
 CONFIGS = ("resnet18_c10", "resnet18_c100", "wrn_c10", "wrn_c100")
 

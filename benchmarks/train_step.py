@@ -22,9 +22,9 @@ import jax.numpy as jnp
 
 from benchmarks import problem, timing, topology
 from benchmarks.hlo import Program
-from jaxrw import step
-from jaxrw.attacks.objectives import cross_entropy
 from jaxrw.attacks.pgd import pgd, project
+from jaxrw.methods.objectives import cross_entropy
+from jaxrw.training import step
 
 PARTS = ("whole", "attack", "parameters", "unrolled")
 

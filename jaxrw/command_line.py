@@ -7,7 +7,7 @@ import re
 from absl import flags
 from ml_collections import config_flags
 
-from jaxrw.errors import UserError
+from jaxrw.system.errors import UserError
 
 MODES = ("train", "evaluate", "report", "export")
 

@@ -9,25 +9,18 @@ import warnings
 import jax
 import numpy as np
 
-from jaxrw import (
-    accuracy,
-    checkpoints,
-    experiment,
-    figures,
-    files,
-    hosts,
-    preemption,
-    runs,
-    step,
-    torch_weights,
-)
+from jaxrw import figures, runs
 from jaxrw.attacks import RobustnessWarning, autoattack, suite
-from jaxrw.attacks.resume import StateError
-from jaxrw.augment import to_pixels
-from jaxrw.errors import UserError
-from jaxrw.progress import AutoAttackProgress, evaluation_bar, print_measured
+from jaxrw.attacks.autoattack.resume import StateError
+from jaxrw.networks import torch_weights
+from jaxrw.runs import checkpoints
 from jaxrw.runs.metrics import log_evaluation
+from jaxrw.runs.progress import AutoAttackProgress, evaluation_bar, print_measured
 from jaxrw.runs.results import CHECKPOINTS, FILE, already_measured, begin_results, enter
+from jaxrw.system import files, hosts, preemption
+from jaxrw.system.errors import UserError
+from jaxrw.training import accuracy, experiment, step
+from jaxrw.training.augment import to_pixels
 
 # Sections of a config that say something about a network trained elsewhere.
 _SECTIONS_OF_A_FILE = ("seed", "dataset", "model", "evaluation")

@@ -2,10 +2,10 @@
 
 import pathlib
 
-from jaxrw import torch_weights
-from jaxrw.errors import UserError
 from jaxrw.evaluate import open_run
+from jaxrw.networks import torch_weights
 from jaxrw.runs.results import CHECKPOINTS
+from jaxrw.system.errors import UserError
 
 
 def run(config, workdir, *, checkpoint=None):

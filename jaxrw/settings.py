@@ -4,10 +4,10 @@ import difflib
 import json
 import math
 
-from jaxrw import models, reweighting
+from jaxrw import methods, networks
 from jaxrw.attacks import suite
 from jaxrw.attacks.pgd import STARTS
-from jaxrw.errors import UserError
+from jaxrw.system.errors import UserError
 
 # Prefixes of fields that change no number of a run: where data lies, how it is batched, drawn and saved.
 WITHOUT_EFFECT = (
@@ -20,9 +20,9 @@ WITHOUT_EFFECT = (
 )
 
 _CHOICES = {
-    "model.name": models.MODELS,
-    "model.dtype": models.DTYPES,
-    "method.name": reweighting.METHODS,
+    "model.name": networks.ARCHITECTURES,
+    "model.dtype": networks.DTYPES,
+    "method.name": methods.METHODS,
     "attack.start": STARTS,
 }
 
@@ -105,7 +105,7 @@ def check_dataset(config, dataset):
             f"dataset.pad is {config.dataset.pad}, but images are {height}x{width}; must be in "
             f"0..{min(height, width) - 1}, so that every crop shows some of its image"
         )
-    if config.method.name.startswith("ours_") and dataset.num_classes < 3:
+    if methods.METHODS[config.method.name].base is not None and dataset.num_classes < 3:
         raise UserError(
             f"dataset.name is {config.dataset.name!r} with {dataset.num_classes} classes; method.name "
             f"{config.method.name!r} needs at least 3: with 2 its ratio is always 1"

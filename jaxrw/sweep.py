@@ -16,10 +16,11 @@ import time
 
 from tqdm import tqdm
 
-from jaxrw import command_line, preemption, runs, settings
+from jaxrw import command_line, runs, settings
 from jaxrw.attacks import suite
-from jaxrw.errors import RunError, Stopped, UserError
 from jaxrw.runs.checks import is_seconds
+from jaxrw.system import preemption
+from jaxrw.system.errors import RunError, Stopped, UserError
 
 # A run that was told to stop saves first; after so many seconds it is ended.
 _PATIENCE = 60

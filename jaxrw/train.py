@@ -8,11 +8,14 @@ import time
 import jax
 import numpy as np
 
-from jaxrw import accuracy, checkpoints, experiment, hosts, preemption, reweighting, runs, step
+from jaxrw import methods, runs
 from jaxrw.attacks import pgd_and_kappa, suite
-from jaxrw.augment import augment
-from jaxrw.errors import Stopped
-from jaxrw.progress import TrainingProgress, not_finite
+from jaxrw.runs import checkpoints
+from jaxrw.runs.progress import TrainingProgress, not_finite
+from jaxrw.system import hosts, preemption
+from jaxrw.system.errors import Stopped
+from jaxrw.training import accuracy, experiment, step
+from jaxrw.training.augment import augment
 
 
 def run(config, workdir, *, warmup_from=None):
@@ -179,19 +182,18 @@ def create_step(config, parts, *, devices=None):
 
     On all local devices, or on `devices`, see `step.on_all_devices`.
     """
-    fields = config.method.to_dict()
-    name, warmup_epochs = fields.pop("name"), fields.pop("warmup_epochs")
-    grad_through_weights = fields.pop("grad_through_weights")
+    method = methods.get(config.method.name)
     per_device = functools.partial(
         step.train_step,
         model=parts.model,
         optimizer=parts.optimizer,
-        weighting=reweighting.create(name, num_steps=config.attack.num_steps, **fields),
+        weighting=method.weighting(config.method, num_steps=config.attack.num_steps),
+        normalized=method.normalized,
         augment=functools.partial(augment, pad=config.dataset.pad, flip=config.dataset.flip),
         attack=functools.partial(pgd_and_kappa, **config.attack),
-        warmup_steps=warmup_epochs * parts.steps_per_epoch,
+        warmup_steps=config.method.warmup_epochs * parts.steps_per_epoch,
         steps_per_epoch=parts.steps_per_epoch,
-        grad_through_weights=grad_through_weights,
+        grad_through_weights=config.method.grad_through_weights,
     )
     return step.on_all_devices(per_device, num_split=1, donate_state=True, devices=devices)
 
@@ -251,7 +253,7 @@ def _print_start(config, parts, workdir, done):
     )
     if not len(dataset.validation.labels):
         print("dataset.validation_size is 0: there will be no best checkpoint, only the last")
-    if config.method.name != "standard" and config.method.warmup_epochs >= config.optim.num_epochs:
+    if methods.get(config.method.name).reweighted and config.method.warmup_epochs >= config.optim.num_epochs:
         print(
             f"method.warmup_epochs is {config.method.warmup_epochs} and optim.num_epochs {config.optim.num_epochs}: "
             f"all weights stay 1, so this run is standard adversarial training, not {config.method.name}"

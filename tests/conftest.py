@@ -14,7 +14,7 @@ if "JAXRW_TEST_CACHE" not in os.environ:
 
 import hypothesis
 
-from jaxrw import compilation
+from jaxrw.system import compilation
 
 compilation.choose_cpu_kernels()  # as launch.py does
 
@@ -23,4 +23,4 @@ hypothesis.settings.register_profile("jaxrw", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxrw")
 
 # PyTorch is an extra; without it the networks that need it cannot be looked into for doctests.
-collect_ignore = [] if importlib.util.find_spec("torch") else ["torch_networks.py"]
+collect_ignore = [] if importlib.util.find_spec("torch") else ["helpers/torch_networks.py"]

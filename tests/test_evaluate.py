@@ -8,13 +8,15 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-import tiny
+from helpers import tiny
 
 import launch
-from jaxrw import evaluate, experiment, export, models, step, torch_weights, train
+from jaxrw import evaluate, export, networks, train
 from jaxrw.attacks import autoattack
-from jaxrw.augment import to_pixels
-from jaxrw.errors import UserError
+from jaxrw.networks import torch_weights
+from jaxrw.system.errors import UserError
+from jaxrw.training import experiment, step
+from jaxrw.training.augment import to_pixels
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -171,7 +173,7 @@ def test_on_the_command_line(run, tmp_path, capsys, monkeypatch):
 
 def test_export_on_the_command_line_reads_back(run, tmp_path):
     config, workdir = run
-    model = models.create("wrn", 10, depth=10, width=1)
+    model = networks.create("wrn", 10, depth=10, width=1)
     variables = torch_weights.load(workdir / "best.safetensors", model=model, num_classes=10)
     with evaluate.open_run(config, workdir) as (_, _, variables_of):
         jax.tree.map(np.testing.assert_array_equal, variables, dict(variables_of("best")()))

@@ -1,19 +1,16 @@
 """What the pages tell people to type: every command is run, small, or checked, and every block of code is run."""
 
+import json
 import os
-import pathlib
 import re
 import subprocess
-import types
 
-import commands
-import jax
-import jax.numpy as jnp
 import pytest
+from helpers import commands
 from PIL import Image
 
 import launch
-from jaxrw import reweighting
+from jaxrw import methods
 
 ROOT = commands.ROOT
 DOCS = ROOT / "docs"
@@ -104,30 +101,40 @@ def test_configs_of_the_page_are_configs(tmp_path, capsys, monkeypatch):
     assert namespace["get_config"]().method.gamma == 5
 
 
-def test_the_new_weighting_of_the_page_works():
-    """Its three additions, made to a copy of the module."""
-    function, case, check = blocks("extending")
-    source = pathlib.Path(reweighting.__file__).read_text()
-    source = source.replace('        case "ours_mail":', f'{case}        case "ours_mail":')
-    source = source.replace("@dataclasses.dataclass", f"{function}\n\n@dataclasses.dataclass", 1)
-    source = source.replace('METHODS = ("standard",', 'METHODS = ("standard", "focal",')
-    module = types.ModuleType("extended")
-    vars(module)["__name__"] = reweighting.__name__  # dataclasses look their module up
-    exec(source, vars(module))
-    exec(check, vars(module))
-    fields = {
-        "tau": 2.0,
-        "similarity": True,
-        "beta": 0.5,
-        "gamma": 2.0,
-        "alpha": 2.0,
-        "multiplier": 3.0,
-        "lam": -1.0,
-    }
-    weighting = module.create("focal", num_steps=10, **fields)
-    assert jax.vmap(weighting.weight)(
-        jnp.zeros((4, 10)), jnp.zeros(4, int), jnp.zeros(4, int)
-    ) == pytest.approx(2.43)
+def test_the_method_of_the_page_is_known_everywhere(here, monkeypatch, capsys):
+    """Added as docs/extending.md says, it is in the config check, the step, report, sweep, figure and README check."""
+    function, record, check = blocks("extending")
+    namespace = {}
+    exec(f"import jax\nimport jax.numpy as jnp\nfrom jaxrw.methods import Method\n{function}", namespace)
+    exec(check, namespace)
+    added = eval(record, namespace)
+    monkeypatch.setitem(methods.METHODS, added.name, added)
+    assert added.constants == ("gamma", "multiplier")
+
+    run = ["--config", "configs/digits.py", "--config.method.name=focal", "--workdir", "runs/digits/focal-0"]
+    figures = ["--config.evaluation.figure_examples=20", "--config.evaluation.figure_eps=(0.0,1.0)"]
+    assert commands.launch_small(run, figures) == 0
+    assert "| focal " in capsys.readouterr().out
+    lines = map(json.loads, (here / "runs/digits/focal-0/metrics.jsonl").read_text().splitlines())
+    weights = [line["mean_weight"] for line in lines if line["kind"] == "train"]
+    # Two epochs, of which the first is the warm-up; with ten classes and few steps p_y is near 0.1.
+    assert weights[0] == 1
+    assert 0.3 < weights[1] < 3
+    svg = (here / "runs/digits/focal-0/figures/weighting.svg").read_text()
+    assert "Focal" in svg
+
+    assert launch.main(["launch.py", "--mode", "report", "--workdir", "runs"]) == 0
+    assert "\n| Focal" in (here / "runs" / "report" / "report.md").read_text()
+
+    listed = (ROOT / "configs" / "sweeps" / "table5.py").read_text().replace("../resnet", "../configs/resnet")
+    (here / "sweeps").mkdir()
+    (here / "sweeps" / "all.py").write_text(listed.replace("../wrn", "../configs/wrn"))
+    capsys.readouterr()
+    assert launch.main(["launch.py", "--config=sweeps/all.py", "--list", "--workdir=elsewhere"]) == 0
+    assert "--config.method.name=focal" in capsys.readouterr().out
+
+    with pytest.raises(AssertionError):
+        commands.check_table_of_methods((ROOT / "README.md").read_text())
 
 
 def test_links_lead_somewhere():

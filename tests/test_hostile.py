@@ -17,17 +17,18 @@ import zlib
 
 import hypothesis
 import pytest
-import tiny
+from helpers import tiny
+from helpers.flags import DIGITS, TINY
+from helpers.prepared import prepare
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image
-from test_data_prepared import prepare
-from test_launch import DIGITS, TINY
 
 import launch
 from configs import digits
-from jaxrw import data, experiment, report, runs, settings
-from jaxrw.errors import UserError
+from jaxrw import data, report, runs, settings
+from jaxrw.system.errors import UserError
+from jaxrw.training import experiment
 
 
 def run(*arguments):

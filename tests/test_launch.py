@@ -6,33 +6,14 @@ import subprocess
 import sys
 
 import pytest
+from helpers.flags import DIGITS, TINY
 from ml_collections import ConfigDict
 from PIL import Image
 
 import launch
-from jaxrw.errors import RunError, Stopped
+from jaxrw.system.errors import RunError, Stopped
 
 ROOT = pathlib.Path(__file__).parent.parent
-DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
-
-TINY = [
-    f"--config.{field}"
-    for field in (
-        "dataset.train_size=64",
-        "dataset.validation_size=32",
-        "dataset.test_size=30",
-        "model.name=wrn",
-        "model.depth=10",
-        "model.width=1",
-        "method.warmup_epochs=1",
-        "attack.num_steps=2",
-        "optim.num_epochs=2",
-        "optim.batch_size=16",
-        "evaluation.attacks=('clean','pgd20')",
-        "evaluation.selection_steps=2",
-        "evaluation.figure_examples=0",
-    )
-]
 
 
 def run(*arguments):

@@ -2,9 +2,9 @@
 
 import re
 
-import commands
 import jax.numpy as jnp
 import numpy as np
+from helpers import commands
 
 ROOT = commands.ROOT
 TEXT = (ROOT / "README.md").read_text()
@@ -20,6 +20,10 @@ def test_every_file_and_field_it_names_is_there():
     named = re.findall(r"`((?:dataset|method|optim|evaluation|attack|model)\.\w+)[`/]", TEXT)
     assert len(named) > 5
     assert set(named) <= commands.FIELDS
+
+
+def test_its_table_of_methods_is_that_of_the_records():
+    commands.check_table_of_methods(TEXT)
 
 
 def test_its_python_runs(capsys):

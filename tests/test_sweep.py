@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import launch
 from jaxrw import command_line, runs, sweep
-from jaxrw.errors import RunError, UserError
+from jaxrw.system.errors import RunError, UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 TABLES = sorted((ROOT / "configs" / "sweeps").glob("table*.py"))

@@ -13,10 +13,12 @@ import time
 import jax
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
-from jaxrw import checkpoints, evaluate, experiment, runs, train
-from jaxrw.errors import RunError, Stopped, UserError
+from jaxrw import evaluate, runs, train
+from jaxrw.runs import checkpoints
+from jaxrw.system.errors import RunError, Stopped, UserError
+from jaxrw.training import experiment
 
 ROOT = pathlib.Path(__file__).parent.parent
 

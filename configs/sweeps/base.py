@@ -8,7 +8,7 @@
 
 from ml_collections import ConfigDict
 
-METHODS = ("standard", "gairat", "ewat", "wmmr", "mail", "ours_wmmr", "ours_mail")
+from jaxrw.methods import METHODS
 
 
 def get_config():
@@ -25,5 +25,5 @@ def get_config():
 
 
 def methods(*names):
-    """Variants that differ by their method alone."""
-    return tuple({"method": {"name": name}} for name in names)
+    """Variants that differ by their method alone; without names, one for each method."""
+    return tuple({"method": {"name": name}} for name in names or METHODS)

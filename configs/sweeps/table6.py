@@ -12,5 +12,5 @@ def get_config():
     """The runs of Table 6."""
     config = base.get_config()
     config.sweep.configs = ("../resnet18_c100.py", "../wrn_c100.py")
-    config.sweep.variants = base.methods(*base.METHODS)
+    config.sweep.variants = base.methods()
     return config

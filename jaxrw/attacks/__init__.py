@@ -2,7 +2,7 @@
 
 from jaxrw.attacks.apgd import apgd
 from jaxrw.attacks.autoattack import AutoAttackResult, Progress, autoattack
-from jaxrw.attacks.checks import RobustnessWarning
+from jaxrw.attacks.autoattack.checks import RobustnessWarning
 from jaxrw.attacks.fab import fab
 from jaxrw.attacks.pgd import fgsm, pgd, pgd_and_kappa
 from jaxrw.attacks.square import square

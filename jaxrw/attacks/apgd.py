@@ -14,14 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrw.attacks.batch import as_function, attack_targets, choose, largest, prepare
-from jaxrw.attacks.objectives import (
-    cross_entropy,
-    is_correct,
-    logit_ratio,
-    rank_targets,
-    targeted_logit_ratio,
-)
+from jaxrw.attacks.losses import logit_ratio, rank_targets, targeted_logit_ratio
 from jaxrw.attacks.pgd import project
+from jaxrw.methods.margins import is_correct
+from jaxrw.methods.objectives import cross_entropy
 
 LOSSES = {
     "ce": lambda logits, label, target: cross_entropy(logits, label),

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrw.attacks.batch import as_function, attack_targets, choose, largest, prepare
-from jaxrw.attacks.objectives import is_correct, rank_targets
+from jaxrw.attacks.losses import rank_targets
+from jaxrw.methods.margins import is_correct
 
 ALPHA_MAX = 0.1  # largest share of the step that starts from the original image
 OVERSHOOT = 1.05  # eta: steps go so much farther than the linearised boundary

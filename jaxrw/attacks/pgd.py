@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrw.attacks.batch import as_function
-from jaxrw.attacks.objectives import OBJECTIVES, is_correct
+from jaxrw.attacks.losses import LOSSES
+from jaxrw.methods.margins import is_correct
 
 STARTS = ("uniform", "normal", "none")
 
@@ -88,7 +89,7 @@ def _ascend(key, logits_fn, images, labels, index, eps, step_size, *, num_steps,
 
     def objective(adversarial):
         logits = logits_fn(adversarial)
-        return jax.vmap(OBJECTIVES[loss])(logits, labels).sum(), logits
+        return jax.vmap(LOSSES[loss])(logits, labels).sum(), logits
 
     def step(_, carry):
         adversarial, kappa = carry
@@ -122,8 +123,8 @@ def _check(images, labels, *, num_steps, loss, start):
     """Shapes and choices, before anything is traced."""
     chex.assert_rank([images, labels], [4, 1])
     chex.assert_equal_shape_prefix([images, labels], 1)
-    if loss not in OBJECTIVES:
-        raise ValueError(f"loss is {loss!r}; choose one of {', '.join(OBJECTIVES)}")
+    if loss not in LOSSES:
+        raise ValueError(f"loss is {loss!r}; choose one of {', '.join(LOSSES)}")
     if start not in STARTS:
         raise ValueError(f"start is {start!r}; choose one of {', '.join(STARTS)}")
     if num_steps < 0:

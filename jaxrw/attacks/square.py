@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrw.attacks.batch import Batch, advance, as_function, begin, choose, prepare
-from jaxrw.attacks.objectives import is_correct, logit_margin
 from jaxrw.attacks.pgd import project
+from jaxrw.methods.margins import is_correct, logit_margin
 
 # After so many squares the share of the image that one covers is halved. As in AutoAttack these are counts,
 # not shares of the number of queries.

@@ -1,52 +1,87 @@
-"""The evaluation attacks by the names they have in tables (methods of the paper's Section 4)."""
+"""The attacks that runs are evaluated with, one record each: the columns of every table."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
+
+import jax
 
 from jaxrw.attacks.apgd import apgd
 from jaxrw.attacks.pgd import fgsm, pgd
+from jaxrw.attacks.types import Attack, LogitsFn
 
-# Columns of every table, in the paper's order. The last, AutoAttack, is a loop on the host and no function that
-# a compiled step could hold: `jaxrw.attacks.autoattack`.
-ATTACKS = ("clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa")
-AUTOATTACK = ATTACKS[-1]
 
-# Fields of a config's `evaluation` that each column's accuracy depends on.
-SETTINGS = dict.fromkeys(ATTACKS, ("eps", "step_size")) | {
-    "clean": (),
-    "fgsm": ("eps",),
-    "apgd_ce": ("eps",),
-    "aa": ("eps",),
+@dataclasses.dataclass(frozen=True)
+class EvaluationAttack:
+    """A column of the tables.
+
+    Attributes:
+      name: as in configs and in results.json.
+      title: as in tables and figures.
+      settings: fields of `config.evaluation` that its accuracy depends on.
+      create: (eps, step_size) -> `Attack`; None for AutoAttack, which is a loop on the host.
+    """
+
+    name: str
+    title: str
+    settings: tuple[str, ...]
+    create: Callable[[float, float], Attack] | None
+
+
+def _clean(
+    key: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array, index: jax.Array
+) -> jax.Array:
+    return images
+
+
+def _fgsm(eps: float, step_size: float) -> Attack:
+    return lambda key, logits_fn, images, labels, index: fgsm(logits_fn, images, labels, eps=eps)
+
+
+def _pgd(eps: float, step_size: float, *, num_steps: int, loss: str = "ce") -> Attack:
+    attack = functools.partial(
+        pgd, eps=eps, step_size=step_size, num_steps=num_steps, loss=loss, start="uniform"
+    )
+    return lambda key, logits_fn, images, labels, index: attack(key, logits_fn, images, labels, index=index)
+
+
+def _apgd_ce(eps: float, step_size: float) -> Attack:
+    attack = functools.partial(apgd, eps=eps, num_steps=100, loss="ce")
+    return lambda key, logits_fn, images, labels, index: attack(key, logits_fn, images, labels, index=index)
+
+
+# In the paper's order.
+ATTACKS = {
+    attack.name: attack
+    for attack in (
+        EvaluationAttack("clean", "Clean", (), lambda eps, step_size: _clean),
+        EvaluationAttack("fgsm", "FGSM", ("eps",), _fgsm),
+        EvaluationAttack("pgd20", "PGD-20", ("eps", "step_size"), functools.partial(_pgd, num_steps=20)),
+        EvaluationAttack("pgd100", "PGD-100", ("eps", "step_size"), functools.partial(_pgd, num_steps=100)),
+        EvaluationAttack(
+            "cw_pgd", "CW-PGD", ("eps", "step_size"), functools.partial(_pgd, num_steps=100, loss="cw")
+        ),
+        EvaluationAttack("apgd_ce", "APGD-CE", ("eps",), _apgd_ce),
+        EvaluationAttack("aa", "AA", ("eps",), None),
+    )
 }
+AUTOATTACK = "aa"
 
 
-def create(name, *, eps, step_size):
-    """Attack of one column: (key, logits_fn, images, labels, index) -> adversarial images, pixels in [0, 1].
+def create(name: str, *, eps: float, step_size: float) -> Attack:
+    """Returns the attack of one column.
 
     Args:
-      name: one of `ATTACKS` but the last; "pgdN" with any other N is PGD with N steps.
+      name: a key of `ATTACKS` other than AutoAttack's; also "pgdN" for PGD with any number N of steps.
       eps: radius in pixel units of [0, 1].
       step_size: PGD's, in pixel units of [0, 1].
 
     Raises:
       ValueError: unknown attack, or AutoAttack.
     """
-    if name == "clean":
-        return lambda key, logits_fn, images, labels, index: images
-    if name == "fgsm":
-        return lambda key, logits_fn, images, labels, index: fgsm(logits_fn, images, labels, eps=eps)
-    if name == "cw_pgd":
-        return _pgd(eps=eps, step_size=step_size, num_steps=100, loss="cw")
+    if name in ATTACKS and (create_ := ATTACKS[name].create) is not None:
+        return create_(eps, step_size)
     if name.startswith("pgd") and name[3:].isdecimal():
-        return _pgd(eps=eps, step_size=step_size, num_steps=int(name[3:]), loss="ce")
-    if name == "apgd_ce":
-        attack = functools.partial(apgd, eps=eps, num_steps=100, loss="ce")
-        return lambda key, logits_fn, images, labels, index: attack(
-            key, logits_fn, images, labels, index=index
-        )
-    raise ValueError(f"attack is {name!r}; choose of {', '.join(ATTACKS[:-1])}")
-
-
-def _pgd(**settings):
-    """PGD with one uniform start and its last iterate."""
-    attack = functools.partial(pgd, start="uniform", **settings)
-    return lambda key, logits_fn, images, labels, index: attack(key, logits_fn, images, labels, index=index)
+        return _pgd(eps, step_size, num_steps=int(name[3:]))
+    choices = [attack.name for attack in ATTACKS.values() if attack.create is not None]
+    raise ValueError(f"attack is {name!r}; choose of {', '.join(choices)}")

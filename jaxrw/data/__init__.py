@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxrw.data import cifar, digits, folder, images, prepared, splits
 from jaxrw.data.dataset import Dataset, Source, Split, check, directory
-from jaxrw.errors import UserError
+from jaxrw.system.errors import UserError
 
 __all__ = ["Dataset", "Split", "load"]
 

@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from jaxrw.data.dataset import reason
-from jaxrw.errors import UserError
+from jaxrw.system.errors import UserError
 
 # The version of the stock builder whose records these are.
 VERSION = "3.0.2"

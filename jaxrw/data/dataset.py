@@ -8,7 +8,7 @@ from collections.abc import Callable
 import chex
 import numpy as np
 
-from jaxrw.errors import UserError
+from jaxrw.system.errors import UserError
 
 # A ResNet halves the sides three times, so this is the least that leaves it a pixel.
 MIN_SIDE = 8

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrw.data import images
 from jaxrw.data.dataset import Part, Source, Split, directory, reason
-from jaxrw.errors import UserError
+from jaxrw.system.errors import UserError
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from jaxrw.data.dataset import reason
-from jaxrw.errors import UserError
+from jaxrw.system.errors import UserError
 
 _MODE = {1: "L", 3: "RGB"}
 _GREY_MODES = ("1", "L")

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 
 from jaxrw.data import images
 from jaxrw.data.dataset import Part, Source, Split, reason
-from jaxrw.errors import UserError
+from jaxrw.system.errors import UserError
 
 _FORMAT = "array_record"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")

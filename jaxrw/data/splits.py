@@ -6,7 +6,7 @@ validated on the same images, and a larger `train_size` only adds images.
 
 import numpy as np
 
-from jaxrw.errors import UserError
+from jaxrw.system.errors import UserError
 
 # Changing it would silently make new runs incomparable with all earlier ones.
 SEED = 0

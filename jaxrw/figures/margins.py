@@ -4,9 +4,9 @@ import jax
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from jaxrw import margins
 from jaxrw.figures import style
 from jaxrw.figures.measurement import rate_and_similarity
+from jaxrw.methods import margins
 
 _KINDS = {"clean": "clean images", "adversarial": "under PGD-20"}
 

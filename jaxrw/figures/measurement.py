@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrw import files, margins, runs, step
+from jaxrw import runs
 from jaxrw.attacks import pgd
-from jaxrw.augment import to_pixels
+from jaxrw.methods import margins
+from jaxrw.system import files
+from jaxrw.training import step
+from jaxrw.training.augment import to_pixels
 
 # The attack behind every figure: PGD on the cross-entropy, uniform start, last iterate.
 NUM_STEPS = 20

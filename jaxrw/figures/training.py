@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
-from jaxrw import histograms
 from jaxrw.figures import style
+from jaxrw.training import histograms
 
 
 def draw_curves(lines, config, best_epoch):

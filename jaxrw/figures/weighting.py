@@ -1,49 +1,66 @@
 """Every weighting function over the probability simplex, which the paper's Figure 1 only sketches."""
 
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxrw import reweighting
 from jaxrw.figures import style
-
-_TITLES = {
-    "mail": "MAIL",
-    "wmmr": "WMMR",
-    "ewat": "EWAT",
-    "ours_mail": "Ours+MAIL",
-    "ours_wmmr": "Ours+WMMR",
-    "gairat": "GAIRAT",
-}
+from jaxrw.methods import METHODS, Method, Weighting
 
 
-def draw(method, *, num_classes, num_steps, resolution=240):
-    """Weights before normalising, M included, as colour over (p_y, p_2); GAIRAT's over kappa.
+def draw(settings: Mapping[str, Any], *, num_classes: int, num_steps: int, resolution: int = 240) -> Figure:
+    """Draws each method's weight, M included and before normalizing, as colour over (p_y, p_2); GAIRAT's over kappa.
 
-    What p_y and p_2 leave is shared evenly by the other classes.
+    The rest of the probability is shared evenly by the other classes.
 
     Args:
-      method: dict of the section `method` of a config.
+      settings: section `method` of a config.
       num_classes: K, at least 3.
       num_steps: steps of the training attack.
       resolution: points along each axis.
     """
-    fields = {
-        name: method[name] for name in ("tau", "similarity", "beta", "gamma", "alpha", "multiplier", "lam")
-    }
-    figure, axes = style.create(4.7, rows=2, columns=3)
-    for axis, name in zip(axes.flat, _TITLES, strict=True):
-        weighting = reweighting.create(name, num_steps=num_steps, **fields)
-        if name == "gairat":
-            _draw_steps(axis, weighting, num_classes, num_steps)
-        else:
+    columns = _columns()
+    figure, axes = style.create(4.7, rows=2, columns=len(columns), squeeze=False)
+    for place, method in np.ndenumerate(np.array(columns, object).T):
+        axis = axes[place]
+        if method is None:
+            axis.set_axis_off()
+            continue
+        weighting = method.weighting(settings, num_steps=num_steps)
+        if _depends_on_logits(weighting, num_classes):
             _draw_simplex(figure, axis, weighting, num_classes, resolution)
-        axis.set_title(f"{_TITLES[name]}{_constants(name, method)}")
+        else:
+            _draw_steps(axis, weighting, num_classes, num_steps)
+        axis.set_title(f"{method.title}\n{_constants(method, settings)}")
     figure.suptitle(f"Weight of an example with K = {num_classes} classes", fontsize=10.5)
     return figure
+
+
+def _columns() -> list[tuple[Method, Method | None]]:
+    """Returns the panels by column: a method above the one that reweights its margin, and the others in pairs."""
+    drawn = [method for method in reversed(METHODS.values()) if method.reweighted]
+    pairs: list[tuple[Method, Method | None]] = [
+        (METHODS[method.base], method) for method in drawn if method.base
+    ]
+    paired = {method.name for pair in pairs for method in pair if method}
+    rest = [method for method in drawn if method.name not in paired]
+    return pairs + list(itertools.zip_longest(rest[::2], rest[1::2]))
+
+
+def _depends_on_logits(weighting: Weighting, num_classes: int) -> bool:
+    """Returns whether two different predictions get different weights."""
+    label = kappa = jnp.int32(0)
+    first, second = (weighting(logits, label, kappa) for logits in jnp.eye(num_classes)[:2])
+    uniform = weighting(jnp.zeros(num_classes), label, kappa)
+    return not bool(first == second == uniform)
 
 
 def weights_on_simplex(weighting, *, num_classes, resolution):
@@ -55,7 +72,7 @@ def weights_on_simplex(weighting, *, num_classes, resolution):
     # What is not possible is computed all the same, from anything, and thrown away.
     others = np.broadcast_to(np.where(possible, rest, 1)[..., None], (*rest.shape, num_classes - 2))
     logits = jnp.log(jnp.concatenate([np.stack([p_y, p_2], -1), np.maximum(others, 1e-12)], -1))
-    weights = jax.vmap(weighting.weight, (0, None, None))(
+    weights = jax.vmap(weighting, (0, None, None))(
         logits.reshape(-1, num_classes), jnp.int32(0), jnp.int32(0)
     )
     return np.where(possible, np.asarray(weights).reshape(rest.shape), np.nan)
@@ -84,18 +101,17 @@ def _draw_steps(axis, weighting, num_classes, num_steps):
     """GAIRAT's weights, which know the attack's steps and not the prediction."""
     kappa = jnp.arange(num_steps + 1)
     logits = jnp.zeros(num_classes)
-    weights = jax.vmap(weighting.weight, (None, None, 0))(logits, jnp.int32(0), kappa)
+    weights = jax.vmap(weighting, (None, None, 0))(logits, jnp.int32(0), kappa)
     axis.bar(np.asarray(kappa), np.asarray(weights), color=style.BLUE)
     axis.set(xlabel="attack steps withstood, $\\kappa$", ylabel="weight")
     axis.set_box_aspect(1)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _constants(name, method):
-    """The constants that a method's weights depend on."""
-    shown = {"mail": ("beta", "gamma"), "wmmr": ("alpha",), "gairat": ("lam",)}
-    shown |= {"ours_mail": ("tau", "beta"), "ours_wmmr": ("tau",)}
+def _constants(method: Method, settings: Mapping[str, Any]) -> str:
+    """Returns the constants that a method's weight depends on, M excepted."""
     signs = {"lam": "\\Lambda"}
-    words = [f"${signs.get(field, chr(92) + field)}$ = {method[field]:g}" for field in shown.get(name, ())]
-    words += ["no $c$"] if name.startswith("ours") and not method["similarity"] else []
-    return f"\n{', '.join(words)}" if words else "\nentropy in nats" if name == "ewat" else ""
+    numbers = [name for name in method.constants if name not in ("multiplier", "similarity")]
+    words = [f"${signs.get(name, chr(92) + name)}$ = {settings[name]:g}" for name in numbers]
+    words += ["no $c$"] if "similarity" in method.constants and not settings["similarity"] else []
+    return ", ".join(words) or method.formula

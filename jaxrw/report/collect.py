@@ -5,25 +5,14 @@ import json
 import os
 import pathlib
 
-from jaxrw import reweighting, settings
+from jaxrw import settings
 from jaxrw.attacks.suite import ATTACKS
+from jaxrw.methods import METHODS
 from jaxrw.runs.checks import is_number
 from jaxrw.runs.results import CHECKPOINTS, FILE, SCHEMA
 
 # No results.json of a run comes near it; reading more would only fill the memory.
 _MAX_BYTES = 20_000_000
-
-# Fields of `method` that a method's numbers depend on, all of them for one that is not here; the warm-up and the
-# gradient of all but Standard's.
-_CONSTANTS = {
-    "standard": (),
-    "gairat": ("lam",),
-    "ewat": (),
-    "wmmr": ("alpha", "multiplier"),
-    "mail": ("beta", "gamma", "multiplier"),
-    "ours_wmmr": ("tau", "similarity", "multiplier"),
-    "ours_mail": ("tau", "similarity", "beta", "gamma", "multiplier"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +45,8 @@ class Run:
         given = {
             name.removeprefix("method."): v for name, v in self.config.items() if name.startswith("method.")
         }
-        always = () if method == "standard" else ("warmup_epochs", "grad_through_weights")
-        wanted = (*_CONSTANTS.get(method, sorted(given.keys() - {"name", *always})), *always)
-        return {name: given.get(name) for name in wanted}
+        always = ("warmup_epochs", "grad_through_weights") if METHODS[method].reweighted else ()
+        return {name: given.get(name) for name in (*METHODS[method].constants, *always)}
 
     @property
     def identity(self):
@@ -163,7 +151,7 @@ def _check_config(config):
         _get(config, name, int, "config.")
     if config["optim.num_epochs"] < 1:
         raise _UnusableError(f"config.optim.num_epochs is {config['optim.num_epochs']}; must be at least 1")
-    if config["method.name"] not in reweighting.METHODS:
+    if config["method.name"] not in METHODS:
         raise _UnusableError(f"config.method.name is {config['method.name']!r:.40}; no such method is known")
 
 

@@ -4,26 +4,13 @@ import dataclasses
 import json
 import statistics
 
+from jaxrw.methods import METHODS
+from jaxrw.networks import ARCHITECTURES
 from jaxrw.report import published
 from jaxrw.report.collect import Problem
 from jaxrw.runs.results import CHECKPOINTS
 
-NAMES = {
-    "standard": "Standard",
-    "gairat": "GAIRAT",
-    "ewat": "EWAT",
-    "wmmr": "WMMR",
-    "mail": "MAIL",
-    "ours_wmmr": "Ours+WMMR",
-    "ours_mail": "Ours+MAIL",
-}
-
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-MODELS = {"resnet18": "ResNet-18", "wrn34_10": "WRN-34-10"}
-_DEPTHS = {"resnet18": 18}
-
-# What margin reweighting is put into.
-BASES = {"ours_wmmr": "wmmr", "ours_mail": "mail"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +35,7 @@ class Group:
     @property
     def name(self):
         """The method's name as tables have it."""
-        return NAMES.get(self.method, self.method)
+        return METHODS[self.method].title
 
     def epochs(self, checkpoint):
         """0-based epochs of a checkpoint by seed, of the runs that have one."""
@@ -91,13 +78,8 @@ class Setting:
     def network(self):
         """The network's name with the depth and width that it really has."""
         name, depth, width = (self.config.get(f"model.{field}") for field in ("name", "depth", "width"))
-        if depth is None and width is None:
-            return MODELS.get(name, name)
-        if name in ("wrn34_10", "wrn"):
-            return f"WRN-{34 if depth is None else depth}-{10 if width is None else width}"
-        depth = depth or _DEPTHS.get(name)
-        title = f"ResNet-{depth}" if name in _DEPTHS else name
-        return title if width is None else f"{title} (width {width})"
+        # A later version may have written results of a network that this one does not know.
+        return ARCHITECTURES[name].label(depth, width) if name in ARCHITECTURES else name
 
     @property
     def dataset(self):
@@ -142,10 +124,10 @@ def _setting(runs):
         constants = run.constants
         key = run.config["method.name"], json.dumps(constants, sort_keys=True)
         groups.setdefault(key, Group(run.config["method.name"], constants, {})).runs[run.config["seed"]] = run
-    order = {name: place for place, name in enumerate(NAMES)}
+    order = list(METHODS)
     found = sorted(
         groups.values(),
-        key=lambda g: (order.get(g.method, len(order)), g.method, json.dumps(g.constants, sort_keys=True)),
+        key=lambda g: (order.index(g.method), json.dumps(g.constants, sort_keys=True)),
     )
     first = next(iter(runs[0].checkpoints.values()))
     return Setting(runs[0].config, first["num_examples"], found)

@@ -1,7 +1,7 @@
 """The report's tables in LaTeX."""
 
+from jaxrw.attacks.suite import ATTACKS
 from jaxrw.report import words
-from jaxrw.report.terminal import TITLES
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -39,7 +39,7 @@ def _table(made, section, label):
         rf"\label{{{label}}}",
         rf"\begin{{tabular}}{{l{'r' * len(made.attacks)}}}",
         r"\toprule",
-        " & ".join(["", *(TITLES[attack] for attack in made.attacks)]) + r" \\",
+        " & ".join(["", *(ATTACKS[attack].title for attack in made.attacks)]) + r" \\",
         r"\midrule",
     ]
     for row in made.rows:

@@ -4,8 +4,8 @@ import os
 import pathlib
 
 from jaxrw import figures
+from jaxrw.attacks.suite import ATTACKS
 from jaxrw.report import words
-from jaxrw.report.terminal import TITLES
 
 
 def render(*, sections, problems, runs, name, directory, notes=""):
@@ -41,7 +41,7 @@ def _plain(text):
 
 def _table(made):
     """Cells of two lines: what was measured, and the paper's number below it."""
-    rows = [["", *(TITLES[attack] for attack in made.attacks)]]
+    rows = [["", *(ATTACKS[attack].title for attack in made.attacks)]]
     for row in made.rows:
         cells = []
         for cell in row.cells:

@@ -5,8 +5,8 @@ import base64
 import jinja2
 
 from jaxrw import figures
+from jaxrw.attacks.suite import ATTACKS
 from jaxrw.report import words
-from jaxrw.report.terminal import TITLES
 
 
 def render(*, sections, problems, runs, name):
@@ -17,7 +17,7 @@ def render(*, sections, problems, runs, name):
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.globals |= {
         "words": words,
-        "titles": TITLES,
+        "titles": {name: attack.title for name, attack in ATTACKS.items()},
         "figures": figures.FIGURES,
         "embedded": _embedded,
     }

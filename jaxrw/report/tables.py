@@ -3,8 +3,9 @@
 import dataclasses
 
 from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
+from jaxrw.methods import METHODS
 from jaxrw.report import published
-from jaxrw.report.groups import BASES, NAMES, Setting, checkpoints_of, mean_and_deviation, seed_words
+from jaxrw.report.groups import Setting, checkpoints_of, mean_and_deviation, seed_words
 
 
 @dataclasses.dataclass
@@ -149,8 +150,9 @@ def _of_block(setting, block):
             for attack in attacks
         ]
         base = (
-            NAMES.get(BASES.get(published_row["method"]))
-            if len({r["method"] for r in block["rows"]}) > 1
+            METHODS[base].title
+            if (base := METHODS[published_row["method"]].base)
+            and len({r["method"] for r in block["rows"]}) > 1
             else None
         )
         rows.append(Row(_label(block, published_row), cells, base))
@@ -175,7 +177,7 @@ def _matching(setting, row):
 def _label(block, row):
     """What a row of the paper is called."""
     if len({r["method"] for r in block["rows"]}) > 1:
-        return NAMES[row["method"]]
+        return METHODS[row["method"]].title
     if len({r["tau"] for r in block["rows"]}) > 1:
         return f"tau = {row['tau']}"
     return "with similarity" if row["similarity"] else "without similarity"
@@ -183,7 +185,7 @@ def _label(block, row):
 
 def _base(setting, group):
     """Label of the group that differs from one of ours by the reweighting of the margin alone."""
-    base = BASES.get(group.method)
+    base = METHODS[group.method].base
     for other in setting.groups:
         shared = group.constants.keys() & other.constants.keys()
         if other.method == base and all(group.constants[name] == other.constants[name] for name in shared):

@@ -2,16 +2,6 @@
 
 from jaxrw.attacks.suite import ATTACKS
 
-TITLES = {
-    "clean": "Clean",
-    "fgsm": "FGSM",
-    "pgd20": "PGD-20",
-    "pgd100": "PGD-100",
-    "cw_pgd": "CW-PGD",
-    "apgd_ce": "APGD-CE",
-    "aa": "AA",
-}
-
 # Columns up to this one hold names, those after it numbers.
 _TEXT = 2
 
@@ -22,7 +12,9 @@ def table(results):
     Args:
       results: dict from a run's name to the content of its results.json.
     """
-    rows = [("run", "method", "checkpoint", "epoch", "images", *(TITLES[name] for name in ATTACKS))]
+    rows = [
+        ("run", "method", "checkpoint", "epoch", "images", *(attack.title for attack in ATTACKS.values()))
+    ]
     for run_name, content in results.items():
         for name, checkpoint in content["checkpoints"].items():
             if checkpoint:

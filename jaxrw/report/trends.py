@@ -5,10 +5,11 @@ import itertools
 
 from scipy.special import stdtrit
 
+from jaxrw.methods import METHODS
+from jaxrw.networks import ARCHITECTURES
 from jaxrw.report import published, tables
-from jaxrw.report.groups import BASES, MODELS, NAMES, mean_and_deviation
+from jaxrw.report.groups import mean_and_deviation
 from jaxrw.report.tables import Cell, Table
-from jaxrw.report.terminal import TITLES
 
 _BOTH = ("pgd100", "aa")
 
@@ -26,7 +27,6 @@ _ATTACKS = _OF_METHODS | {
     ("larger tau", "tau = 3", "tau = 2"): _BOTH,
     ("with against without similarity", "with similarity", "without similarity"): _BOTH,
 }
-assert {name for _, *rows in _OF_METHODS for name in rows} <= set(NAMES.values())
 
 # Seeds below which an interval says nothing: two agree to a tenth of a point by chance, and Student's t has one degree.
 ENOUGH = 3
@@ -87,7 +87,7 @@ def _of_other_networks(setting, known):
         for table in tables.of_blocks(setting, [block]):
             found = [trend for trend in _of_table(table) if (trend.words, trend.attack) not in known]
             known = known | {(trend.words, trend.attack) for trend in found}
-            network = MODELS[block["model"]]
+            network = ARCHITECTURES[block["model"]].title
             trends += [
                 dataclasses.replace(trend, words=f"{trend.words}, paper: {network}") for trend in found
             ]
@@ -123,7 +123,7 @@ def _of_other_sign(made, setting):
         others = {"Standard": None} | {
             setting.label(other): other
             for other in with_other_sign
-            if other.method == BASES.get(group.method) and other.warmup == group.warmup
+            if other.method == METHODS[group.method].base and other.warmup == group.warmup
         }
         for label, other in others.items():
             words = f"{setting.label(group)}, against {label}"
@@ -188,8 +188,3 @@ def _trend(words, table, attack, cell, other):
 def _half_interval(deviation, number):
     """Half of the 95 % confidence interval of the mean of so many numbers, by Student's t: 2.5 deviations for three."""
     return stdtrit(number - 1, 0.975) * deviation / number**0.5
-
-
-def title(attack):
-    """An attack as tables write it."""
-    return TITLES[attack]

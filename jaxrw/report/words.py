@@ -1,9 +1,10 @@
 """What all formats of the report say, and how: the text of a cell, of a caption, of a table's rows."""
 
-from jaxrw.attacks.suite import AUTOATTACK
+from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
+from jaxrw.methods import METHODS
+from jaxrw.networks import ARCHITECTURES
 from jaxrw.report import published, tables
-from jaxrw.report.groups import DATASETS, MODELS, NAMES, seed_words
-from jaxrw.report.terminal import TITLES
+from jaxrw.report.groups import DATASETS, seed_words
 from jaxrw.report.trends import ENOUGH
 
 CORRELATION_TITLE = "Figure 4: Pearson's r of similarity and incorrect rate (Eq. 23)"
@@ -64,7 +65,7 @@ def _missing_words(made):
     for row in made.rows:
         for cell in row.cells:
             if cell.missing:
-                found.setdefault((row.label, cell.missing), []).append(TITLES[cell.attack])
+                found.setdefault((row.label, cell.missing), []).append(ATTACKS[cell.attack].title)
     return "; ".join(
         f"{label}: {seed_words(seeds)} of "
         + ("all columns" if len(names) == len(made.attacks) else ", ".join(names))
@@ -189,7 +190,7 @@ def trend_rows(section):
         (
             trend.words,
             trend.table.title.split(":")[0],
-            TITLES[trend.attack],
+            ATTACKS[trend.attack].title,
             f"{trend.published:+.2f}",
             _difference(trend),
             str(trend.num_seeds),
@@ -209,8 +210,9 @@ def _difference(trend):
 def correlation_words():
     """The paper's r."""
     facts = published.load()["figure4"]
-    model, dataset = MODELS[facts["model"]], DATASETS[facts["dataset"]]
-    return f"The paper: {facts['r']:.2f} for {model} on {dataset} with {NAMES[facts['method']]} adversarial training."
+    model, dataset = ARCHITECTURES[facts["model"]].title, DATASETS[facts["dataset"]]
+    method = METHODS[facts["method"]].title
+    return f"The paper: {facts['r']:.2f} for {model} on {dataset} with {method} adversarial training."
 
 
 def correlation_rows(section):

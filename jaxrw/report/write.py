@@ -2,12 +2,12 @@
 
 import pathlib
 
-from jaxrw import files
-from jaxrw.errors import RunError, UserError
 from jaxrw.report import latex, markdown, page, sections, spreadsheet
 from jaxrw.report.collect import collect
 from jaxrw.report.groups import group
 from jaxrw.report.terminal import table
+from jaxrw.system import files
+from jaxrw.system.errors import RunError, UserError
 
 # In the directory of all runs: what its owner has to say about them, in Markdown.
 _NOTES = "notes.md"

@@ -9,10 +9,11 @@ import numpy as np
 import tensorboardX
 from PIL import Image
 
-from jaxrw import files, histograms, hosts
 from jaxrw.attacks import suite
 from jaxrw.runs.checks import is_count, is_number
 from jaxrw.runs.writing import told
+from jaxrw.system import files, hosts
+from jaxrw.training import histograms
 
 
 class MetricsLog:
@@ -143,5 +144,5 @@ def log_evaluation(workdir, measured, evaluation):
 def _is_logged(attack, value, settings, line):
     """Whether a line of the log holds an accuracy, measured with the same settings."""
     return line.get(attack) == value and all(
-        line.get(field) == settings[field] for field in suite.SETTINGS[attack]
+        line.get(field) == settings[field] for field in suite.ATTACKS[attack].settings
     )

@@ -91,7 +91,7 @@ def _kept_measurements(kept, config, name, about):
         return measurements
     before, now = kept["config"]["evaluation"], config["evaluation"]
     for attack in suite.ATTACKS:
-        if all(before[field] == now[field] for field in suite.SETTINGS[attack]):
+        if all(before[field] == now[field] for field in suite.ATTACKS[attack].settings):
             measurements["accuracy"][attack] = checkpoint["accuracy"][attack]
     if measurements["accuracy"][suite.AUTOATTACK] is not None:
         measurements["autoattack"] = checkpoint["autoattack"]

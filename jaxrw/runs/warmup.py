@@ -4,10 +4,11 @@ import json
 import pathlib
 import shutil
 
-from jaxrw import files, settings
-from jaxrw.errors import UserError
+from jaxrw import settings
 from jaxrw.runs.metrics import read_metrics
 from jaxrw.runs.writing import told
+from jaxrw.system import files
+from jaxrw.system.errors import UserError
 
 # Below the directory of a run: its files as they were when the warm-up ended.
 _KEPT = "warmup"

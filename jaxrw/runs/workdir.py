@@ -9,11 +9,13 @@ import pathlib
 import socket
 import sys
 
-from jaxrw import hosts, integrity, settings
-from jaxrw.errors import RunError, UserError
+from jaxrw import settings
+from jaxrw.runs import integrity
 from jaxrw.runs.metrics import count_foreign_lines
 from jaxrw.runs.results import complaint
 from jaxrw.runs.writing import write_json
+from jaxrw.system import hosts
+from jaxrw.system.errors import RunError, UserError
 
 # Where data lies may change between machines, and how a run is evaluated may change after it; the rest is the run.
 _MAY_DIFFER = ("dataset.data_dir", "evaluation.save_adversarial", "checkpoint.keep_warmup")

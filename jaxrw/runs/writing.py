@@ -3,8 +3,8 @@
 import contextlib
 import json
 
-from jaxrw import files, hosts
-from jaxrw.errors import RunError
+from jaxrw.system import files, hosts
+from jaxrw.system.errors import RunError
 
 
 def write_json(path, value):

@@ -1,0 +1,153 @@
+"""The reweighting methods, one record each.
+
+To add a method, write the function of its weight and add a record to `METHODS`. A constant that it reads is a
+keyword-only argument of that function and a field of `config.method`.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrw.methods import margins, weightings
+from jaxrw.methods.weightings import Weighting
+
+# Arguments of a weight function that are not fields of `config.method`.
+_FROM_THE_ATTACK = ("num_steps",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A reweighting method.
+
+    Attributes:
+      name: as in configs and in results.json.
+      title: as in tables and figures.
+      formula: of the weight, as in the README's table.
+      weight: (logits, label, kappa, *, constants) -> [] float32 weight of one example.
+      normalized: whether weights are divided by their mean over the global batch.
+      base: name of the method whose margin this one reweights; None for the others.
+    """
+
+    name: str
+    title: str
+    formula: str
+    weight: Callable[..., jax.Array]
+    normalized: bool = False
+    base: str | None = None
+
+    @property
+    def reweighted(self) -> bool:
+        """Whether any weight differs from 1: False for standard adversarial training, which has no warm-up."""
+        return self.weight is not _standard
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Fields of `config.method` that the weight depends on, in the order tables show them."""
+        parameters = inspect.signature(self.weight).parameters.values()
+        names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        return tuple(name for name in names if name not in _FROM_THE_ATTACK)
+
+    def weighting(self, constants: Mapping[str, Any], *, num_steps: int) -> Weighting:
+        """Returns the weight as a function of (logits, label, kappa) alone.
+
+        Args:
+          constants: values by name; those that the method does not read are ignored.
+          num_steps: steps of the training attack.
+        """
+        values = {**constants, "num_steps": num_steps}
+        names = inspect.signature(self.weight).parameters
+        return functools.partial(self.weight, **{name: values[name] for name in names if name in values})
+
+
+def _standard(logits: jax.Array, label: jax.Array, kappa: jax.Array) -> jax.Array:
+    return jnp.ones(())
+
+
+def _gairat(
+    logits: jax.Array, label: jax.Array, kappa: jax.Array, *, lam: float, num_steps: int
+) -> jax.Array:
+    return weightings.gairat(kappa, num_steps=num_steps, lam=lam)
+
+
+def _ewat(logits: jax.Array, label: jax.Array, kappa: jax.Array) -> jax.Array:
+    return weightings.ewat(logits)
+
+
+def _wmmr(
+    logits: jax.Array, label: jax.Array, kappa: jax.Array, *, alpha: float, multiplier: float
+) -> jax.Array:
+    return multiplier * weightings.wmmr(margins.probability_margin(logits, label), alpha=alpha)
+
+
+def _mail(
+    logits: jax.Array, label: jax.Array, kappa: jax.Array, *, beta: float, gamma: float, multiplier: float
+) -> jax.Array:
+    margin = margins.probability_margin(logits, label)
+    return multiplier * weightings.mail(margin, beta=beta, gamma=gamma)
+
+
+def _ours_wmmr(
+    logits: jax.Array,
+    label: jax.Array,
+    kappa: jax.Array,
+    *,
+    tau: float,
+    similarity: bool,
+    multiplier: float,
+) -> jax.Array:
+    margin = margins.reweighted_margin(logits, label, tau=tau, similarity=similarity)
+    return multiplier * weightings.wmmr(margin, alpha=1.0)  # Eq. 15 has no alpha.
+
+
+def _ours_mail(
+    logits: jax.Array,
+    label: jax.Array,
+    kappa: jax.Array,
+    *,
+    tau: float,
+    similarity: bool,
+    beta: float,
+    gamma: float,
+    multiplier: float,
+) -> jax.Array:
+    margin = margins.reweighted_margin(logits, label, tau=tau, similarity=similarity)
+    return multiplier * weightings.mail(margin, beta=beta, gamma=gamma)
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("standard", "Standard", "1", _standard),
+        Method(
+            "gairat",
+            "GAIRAT",
+            "(1 + tanh(Lambda + 5 (1 - 2 kappa / N))) / 2",
+            _gairat,
+            normalized=True,
+        ),
+        Method("ewat", "EWAT", "entropy in nats", _ewat, normalized=True),
+        Method("wmmr", "WMMR", "M exp(-alpha m)", _wmmr),
+        Method("mail", "MAIL", "M sigmoid(-gamma (m + beta))", _mail),
+        Method("ours_wmmr", "Ours+WMMR", "M exp(-m~)", _ours_wmmr, base="wmmr"),
+        Method("ours_mail", "Ours+MAIL", "M sigmoid(-gamma (m~ + beta))", _ours_mail, base="mail"),
+    )
+}
+
+# Fields of `config.method` that any method reads.
+CONSTANTS = tuple(dict.fromkeys(name for method in METHODS.values() for name in method.constants))
+
+
+def get(name: str) -> Method:
+    """Returns the method of that name.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method is {name!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,511 @@
+import collections
+import functools
+import pathlib
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.linear import SHAPE, linear, linear_problem, right
+
+from jaxrw.attacks import RobustnessWarning, apgd, autoattack, fab
+from jaxrw.attacks.autoattack.checks import in_ball
+from jaxrw.attacks.autoattack.evaluation import ATTACKS, ROBUST, STANDARD, WRONG
+from jaxrw.attacks.autoattack.slots import slot_count
+from jaxrw.attacks.batch import advance, begin, choose_states
+
+KEY = jax.random.key(5)
+# Enough for linear models, whose best image lies in a corner of the ball.
+SHORT = {"num_steps": 20, "num_queries": 400}
+
+
+def evaluate(logits_fn, images, labels, *, eps, batch_size=64, **settings):
+    return autoattack(KEY, logits_fn, images, labels, eps=eps, batch_size=batch_size, **{**SHORT, **settings})
+
+
+def evaluate_and_catch(*arguments, **settings):
+    """The result, and the texts of its warnings, which must be the same as those in the result."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = evaluate(*arguments, **settings)
+    assert [str(c.message) for c in caught if c.category is RobustnessWarning] == list(result.warnings)
+    assert all("\n" not in text for text in result.warnings)
+    return result
+
+
+def assert_sound(result, logits_fn, images, labels, *, eps):
+    """What holds of every result."""
+    assert in_ball(result.adversarial, images, eps=eps).all()
+    np.testing.assert_array_equal(right(logits_fn, result.adversarial, labels), result.robust)
+    np.testing.assert_array_equal(result.robust, result.fooled_by == ROBUST)
+    chain = [result.clean_accuracy, *result.accuracy.values()]
+    assert chain == sorted(chain, reverse=True)
+    assert chain[-1] == 100 * result.robust.mean()
+    attacked = [result.attacked[name] for name in result.accuracy]
+    for name, number, after in zip(
+        result.accuracy, attacked, [*attacked[1:], result.robust.sum()], strict=True
+    ):
+        assert number - result.fooled[name] == after
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Linear, five classes, a few labels wrong from the start, half of the rest within eps."""
+    logits_fn, images, labels, distance = linear_problem(5)
+    labels[:6] = (labels[:6] + 1) % 5
+    eps = float(np.median(distance))
+    assert np.abs(distance / eps - 1).min() > 1e-3
+    return logits_fn, images, labels, eps, (distance > eps) & (np.arange(64) >= 6)
+
+
+@pytest.fixture(scope="module")
+def standard(problem):
+    logits_fn, images, labels, eps, _ = problem
+    return evaluate(logits_fn, images, labels, eps=eps)
+
+
+def test_finds_exactly_the_robust_examples_of_a_linear_model(problem, standard):
+    logits_fn, images, labels, eps, robust = problem
+    np.testing.assert_array_equal(standard.robust, robust)
+    assert_sound(standard, logits_fn, images, labels, eps=eps)
+    assert standard.warnings == ()
+    assert list(standard.accuracy) == list(STANDARD)
+    assert standard.clean_accuracy == 100 * 58 / 64
+    assert (standard.fooled_by[:6] == WRONG).all()
+    assert standard.num_targets == 4
+    assert standard.attacked["apgd-ce"] == 58
+    # Where nothing had to be changed or could be, the image itself is returned.
+    kept = standard.fooled_by < 0
+    np.testing.assert_array_equal(standard.adversarial[kept], images[kept])
+
+
+def test_small_batches_end_in_the_same_images(problem, standard):
+    # Sixteen slots for 58 examples: most examples take over a slot that another has left.
+    logits_fn, images, labels, eps, _ = problem
+    result = evaluate(logits_fn, images, labels, eps=eps, batch_size=16)
+    np.testing.assert_array_equal(result.fooled_by, standard.fooled_by)
+    np.testing.assert_array_equal(result.adversarial, standard.adversarial)
+
+
+def test_a_batch_larger_than_the_data_ends_in_the_same_images(problem, standard):
+    logits_fn, images, labels, eps, _ = problem
+    result = evaluate(logits_fn, images, labels, eps=eps, batch_size=500, attacks=("apgd-ce", "fab-t"))
+    first = standard.fooled_by == 0
+    np.testing.assert_array_equal(result.fooled_by == 0, first)
+    np.testing.assert_array_equal(result.adversarial[first], standard.adversarial[first])
+    assert (standard.robust <= result.robust).all()
+
+
+def test_one_attack_is_the_plain_function_on_each_example(problem):
+    logits_fn, images, labels, eps, _ = problem
+    for name, loss in {"apgd-ce": "ce", "apgd-t": "dlr-targeted"}.items():
+        result = evaluate(logits_fn, images, labels, eps=eps, attacks=(name,))
+        key = jax.random.fold_in(KEY, ATTACKS.index(name))
+        alone = np.asarray(
+            apgd(key, logits_fn, images, labels, eps=eps, loss=loss, num_steps=SHORT["num_steps"])
+        )
+        attacked = result.fooled_by != WRONG
+        np.testing.assert_array_equal(right(logits_fn, alone, labels)[attacked], result.robust[attacked])
+        fooled = result.fooled_by == 0
+        np.testing.assert_array_equal(alone[fooled], result.adversarial[fooled])
+
+
+def test_another_attack_never_raises_robust_accuracy(problem, standard):
+    logits_fn, images, labels, eps, _ = problem
+    for attacks in ("apgd-ce",), ("apgd-ce", "fab-t"):
+        result = evaluate(logits_fn, images, labels, eps=eps, attacks=attacks)
+        assert_sound(result, logits_fn, images, labels, eps=eps)
+        assert (standard.robust <= result.robust).all()
+        # An attack draws the same numbers in whatever company.
+        first = result.fooled_by == 0
+        np.testing.assert_array_equal(first, standard.fooled_by == 0)
+        np.testing.assert_array_equal(result.adversarial[first], standard.adversarial[first])
+
+
+def test_nothing_is_compiled_again(problem):
+    logits_fn, images, labels, eps, _ = problem
+    programs = begin, advance, choose_states
+
+    def count(model):
+        before = [program._cache_size() for program in programs]
+        evaluate(model, images, labels, eps=eps, batch_size=17, attacks=("apgd-t", "fab-t"))
+        return [program._cache_size() - number for program, number in zip(programs, before, strict=True)]
+
+    # Of each attack at most one start, one loop, one change of examples, though these come and go all the time.
+    assert max(count(logits_fn)) <= 2
+    # Another checkpoint of the same model needs nothing new.
+    assert count(jax.tree_util.Partial(linear, logits_fn.args[0].copy())) == [0, 0, 0]
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("name", STANDARD)
+def test_goes_on_after_a_kill_in_each_attack(problem, standard, tmp_path, name):
+    logits_fn, images, labels, eps, _ = problem
+    path = tmp_path / "state.npz"
+    looks = []
+
+    def kill(progress):
+        looks.append(progress)
+        if progress.attack == name and sum(p.attack == name for p in looks) == 2:
+            raise KilledError
+
+    call = {"eps": eps, "state_path": path, "state_seconds": 0}
+    with pytest.raises(KilledError):
+        evaluate(logits_fn, images, labels, progress=kill, **call)
+    again = []
+    result = evaluate(logits_fn, images, labels, progress=again.append, **call)
+    np.testing.assert_array_equal(result.fooled_by, standard.fooled_by)
+    np.testing.assert_array_equal(result.adversarial, standard.adversarial)
+    assert (result.accuracy, result.attacked) == (standard.accuracy, standard.attacked)
+    # Work that was done is not done again: not an attack before, not the two looks at this one.
+    assert again[0].attack == name
+    assert again[0].fraction > looks[-1].fraction
+    assert result.seconds[name] > looks[-1].seconds
+    # At its end there is nothing left to do.
+    finished = []
+    np.testing.assert_array_equal(
+        evaluate(logits_fn, images, labels, progress=finished.append, **call).adversarial,
+        standard.adversarial,
+    )
+    assert finished == []
+    assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
+
+
+def test_who_stops_it_finds_its_state_written(problem, standard, tmp_path):
+    """What `progress` raises, as for SIGTERM, ends it with the state of just then, long before its next write."""
+    logits_fn, images, labels, eps, _ = problem
+    looks = []
+
+    def stop(progress):
+        looks.append(progress)
+        if len(looks) == 2:
+            raise KilledError
+
+    call = {"eps": eps, "state_path": tmp_path / "state.npz", "state_seconds": 1e9}
+    with pytest.raises(KilledError):
+        evaluate(logits_fn, images, labels, progress=stop, **call)
+    again = []
+    result = evaluate(logits_fn, images, labels, progress=again.append, **call)
+    assert again[0].attack == looks[-1].attack
+    assert again[0].fraction > looks[-1].fraction
+    np.testing.assert_array_equal(result.adversarial, standard.adversarial)
+
+
+def test_goes_on_with_another_batch_size(problem, standard, tmp_path):
+    logits_fn, images, labels, eps, _ = problem
+
+    def kill(progress):
+        if progress.attack == "apgd-t":
+            raise KilledError
+
+    call = {"eps": eps, "state_path": tmp_path / "state.npz", "state_seconds": 0}
+    with pytest.raises(KilledError):
+        evaluate(logits_fn, images, labels, progress=kill, batch_size=16, **call)
+    result = evaluate(logits_fn, images, labels, **call)
+    np.testing.assert_array_equal(result.adversarial, standard.adversarial)
+
+
+@pytest.fixture(scope="module")
+def finished_state(problem, tmp_path_factory):
+    logits_fn, images, labels, eps, _ = problem
+    path = tmp_path_factory.mktemp("state") / "state.npz"
+    evaluate(logits_fn, images, labels, eps=eps, attacks=("apgd-ce",), state_path=path)
+    return path
+
+
+@pytest.mark.parametrize("changed", ["images", "labels", "eps", "key", "attacks", "settings", "model"])
+def test_refuses_the_state_of_another_evaluation(problem, finished_state, changed):
+    logits_fn, images, labels, eps, _ = problem
+    before = finished_state.read_bytes()
+    call = {"eps": eps, "attacks": ("apgd-ce",), "state_path": finished_state, "batch_size": 64, **SHORT}
+    call |= {"eps": {"eps": eps * 1.01}, "attacks": {"attacks": STANDARD}, "settings": {"num_steps": 21}}.get(
+        changed, {}
+    )
+    key = jax.random.key(6) if changed == "key" else KEY
+    images = images * 0.99 if changed == "images" else images
+    labels = np.roll(labels, 1) if changed == "labels" else labels
+    if changed == "model":
+        logits_fn = jax.tree_util.Partial(linear, logits_fn.args[0] * 1.01)
+    with pytest.raises(ValueError, match=f"another evaluation: .*{changed}.* differ") as caught:
+        autoattack(key, logits_fn, images, labels, **call)
+    assert "\n" not in str(caught.value)
+    assert finished_state.read_bytes() == before
+
+
+def test_refuses_a_file_that_is_no_state(problem, tmp_path):
+    logits_fn, images, labels, eps, _ = problem
+    garbage, other = tmp_path / "garbage.npz", tmp_path / "other.npz"
+    garbage.write_bytes(b"PK\x03\x04 and then nothing")
+    np.savez(other, images=images)
+    for path in garbage, other:
+        with pytest.raises(ValueError, match="holds no state of an evaluation"):
+            evaluate(logits_fn, images, labels, eps=eps, state_path=path)
+
+
+def test_masked_gradients_are_told_and_do_not_help(problem):
+    logits_fn, images, labels, eps, robust = problem
+    steep = jax.tree_util.Partial(linear, logits_fn.args[0] * 1e4)
+    result = evaluate_and_catch(steep, images, labels, eps=eps)
+    assert any("cross-entropy has no input gradient" in text for text in result.warnings)
+    assert not any("logit margin" in text for text in result.warnings)
+    np.testing.assert_array_equal(result.robust, robust)
+    assert result.fooled["apgd-t"] > 0
+
+
+def test_a_layer_without_gradient_is_told_and_square_helps(problem):
+    logits_fn, images, labels, eps, _ = problem
+
+    def rounded(images):
+        return linear(logits_fn.args[0], jnp.round(images * 100) / 100)
+
+    correct = right(rounded, images, labels)
+    result = evaluate_and_catch(rounded, images, labels, eps=2 * eps, attacks=("apgd-ce", "square"))
+    assert any(
+        f"logit margin has no input gradient at all for {correct.sum()}" in text for text in result.warnings
+    )
+    assert any(f"square fooled {result.fooled['square']} examples" in text for text in result.warnings)
+    assert result.fooled["square"] > 5
+    assert_sound(result, rounded, images, labels, eps=2 * eps)
+
+
+def test_probabilities_are_told(problem):
+    logits_fn, images, labels, eps, _ = problem
+    result = evaluate_and_catch(
+        lambda images: jax.nn.softmax(logits_fn(images)), images, labels, eps=eps, attacks=("apgd-ce",)
+    )
+    assert [text for text in result.warnings if "look like probabilities" in text]
+
+
+@pytest.mark.parametrize("frozen_by_compiling", [True, False])
+def test_random_outputs_are_told(problem, frozen_by_compiling):
+    logits_fn, images, labels, eps, _ = problem
+    rng = np.random.default_rng(0)
+
+    def draw(shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    @jax.custom_jvp
+    def drawn_anew(logits):
+        shape = jax.ShapeDtypeStruct(logits.shape, jnp.float32)
+        return jax.pure_callback(lambda _: draw(shape.shape), shape, logits)
+
+    drawn_anew.defjvp(lambda primals, tangents: (drawn_anew(*primals), jnp.zeros_like(tangents[0])))
+
+    def noisy(images):
+        logits = logits_fn(images)
+        if frozen_by_compiling:
+            return logits + draw(logits.shape)
+        return logits + drawn_anew(logits)
+
+    settings = {"attacks": ("square",), "num_queries": 5}
+    result = evaluate_and_catch(noisy, images, labels, eps=eps, **settings)
+    assert any("outputs are random" in text for text in result.warnings)
+
+
+def test_images_that_do_not_fool_again_do_not_count(problem):
+    logits_fn, images, labels, eps, _ = problem
+    calls = collections.Counter()
+
+    def forgiving(images):
+        """Wrong on everything that differs from the data, but only in the compiled program of an attack."""
+        traced = isinstance(images, jax.core.Tracer)
+        calls["traced"] += traced
+        logits = logits_fn(images)
+        return -logits if calls["traced"] > 4 else logits
+
+    result = evaluate_and_catch(forgiving, images, labels, eps=eps / 100, attacks=("apgd-ce",))
+    assert result.fooled == {"apgd-ce": 0}
+    assert any(
+        "58 examples had adversarial images that the model, asked again, predicted right" in t
+        for t in result.warnings
+    )
+
+
+@pytest.mark.parametrize("depends_on", ["others", "place"])
+def test_outputs_that_depend_on_the_batch_are_told(problem, depends_on):
+    logits_fn, images, labels, eps, _ = problem
+
+    def entangled(images):
+        logits = logits_fn(images)
+        if depends_on == "others":
+            return logits - logits.mean(0)
+        return logits + jnp.linspace(0, 1, len(images))[:, None] * jnp.arange(5)
+
+    result = evaluate_and_catch(entangled, images, labels, eps=eps, attacks=("fab-t",))
+    assert any("depend on the other examples" in text for text in result.warnings)
+
+
+def test_nan_is_not_robust_and_told(problem):
+    logits_fn, images, labels, eps, _ = problem
+
+    def broken(images):
+        """NaN for the last class where the first pixel is dark, as two or more images are, and more can be made."""
+        logits = logits_fn(jnp.asarray(images))
+        return logits.at[:, -1].add(jnp.where(images[:, 0, 0, 0] < 0.35, jnp.nan, 0))
+
+    result = evaluate_and_catch(broken, images, labels, eps=eps, attacks=("apgd-ce",))
+    dark = images[:, 0, 0, 0] < 0.35
+    assert any(f"the logits of {dark.sum()} images are NaN" in text for text in result.warnings)
+    assert (result.fooled_by[dark] == WRONG).all()
+    broken_by_attack = np.isnan(broken(result.adversarial)).any(1) & ~dark
+    assert any(
+        f"the logits of {broken_by_attack.sum()} adversarial images" in text for text in result.warnings
+    )
+    assert not result.robust[broken_by_attack].any()
+
+
+def test_three_classes():
+    logits_fn, images, labels, distance = linear_problem(3)
+    eps = float(np.median(distance))
+    result = evaluate(logits_fn, images, labels, eps=eps, attacks=("apgd-t",), num_steps=50)
+    np.testing.assert_array_equal(result.robust, distance > eps)
+    assert result.num_targets == 2
+
+
+@pytest.mark.parametrize(
+    ("attack", "plain"), [("apgd-t", functools.partial(apgd, loss="dlr-targeted")), ("fab-t", fab)]
+)
+def test_tries_the_targets_one_after_the_other(attack, plain):
+    # The likeliest wrong class is always 0.1 behind the true one; the second can be reached, from 0.05 on.
+    def logits_fn(images):
+        bright = 10 * (images.mean((1, 2, 3)) - 0.5)
+        return jnp.stack([bright + 1, bright + 0.9, -bright, jnp.full_like(bright, -5)], axis=1)
+
+    images, labels = np.full((8, *SHAPE), 0.5, np.float32), np.zeros(8, int)
+    result = evaluate_and_catch(logits_fn, images, labels, eps=0.06, attacks=(attack,))
+    assert not result.robust.any()
+    # So does the plain function; and the first target alone fools nobody.
+    for num_targets in 1, 2:
+        adversarial = plain(KEY, logits_fn, images, labels, eps=0.06, num_steps=20, num_targets=num_targets)
+        assert set(right(logits_fn, adversarial, labels).tolist()) == {num_targets == 1}
+
+
+def test_all_wrong_and_all_robust(problem):
+    logits_fn, images, _, eps, _ = problem
+    predicted = np.asarray(logits_fn(images).argmax(1))
+    wrong = evaluate(logits_fn, images, (predicted + 1) % 5, eps=eps)
+    assert not wrong.robust.any()
+    assert (wrong.clean_accuracy, set(wrong.accuracy.values())) == (0, {0.0})
+    assert set(wrong.attacked.values()) == {0}
+    np.testing.assert_array_equal(wrong.adversarial, images)
+    robust = evaluate(logits_fn, images, predicted, eps=1e-6)
+    assert robust.robust.all()
+    assert set(robust.accuracy.values()) == {100.0}
+    assert set(robust.attacked.values()) == {64}
+
+
+def test_fewer_examples_than_devices_or_slots():
+    logits_fn, images, labels, distance = linear_problem(5)
+    result = evaluate(logits_fn, images[:1], labels[:1], eps=float(distance[0]) * 1.05, attacks=("apgd-t",))
+    assert result.robust.tolist() == [False]
+
+
+def test_slots_fit_the_survivors():
+    for size in (1, 7, 64, 130, 999):
+        for devices in (1, 4):
+            count = slot_count(size, 128, devices)
+            assert count % devices == 0
+            assert count <= 128
+            rounds = -(-size // 128)
+            assert -(-size // count) == rounds
+            assert rounds * count - size < rounds * 4
+
+
+def test_reports_progress(problem):
+    logits_fn, images, labels, eps, _ = problem
+    looks = []
+    result = evaluate(logits_fn, images, labels, eps=eps, batch_size=16, progress=looks.append)
+    for name in STANDARD:
+        fractions = [look.fraction for look in looks if look.attack == name]
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1
+    robust = [look.robust for look in looks]
+    assert robust == sorted(robust, reverse=True)
+    assert robust[-1] == result.robust.sum()
+    assert looks[-1].seconds_left == 0
+    assert {look.size for look in looks} == {64}
+
+
+MISTAKES = {
+    "bytes": ({"images": np.full((2, *SHAPE), 255, np.uint8)}, "images range from 255 to 255; must lie in"),
+    "nan": ({"images": np.full((2, *SHAPE), np.nan, np.float32)}, "images range from nan"),
+    "flat": ({"images": np.zeros((2, 32))}, r"images are \(2, 32\)"),
+    "lengths": ({"labels": np.zeros(3, int)}, r"labels \(3,\)"),
+    "empty": ({"images": np.zeros((0, *SHAPE)), "labels": np.zeros(0, int)}, "empty"),
+    "float labels": ({"labels": np.zeros(2)}, "labels are float64"),
+    "label 5": ({"labels": np.array([0, 5])}, "labels range from 0 to 5; the model has 5 classes"),
+    "label -1": ({"labels": np.array([0, -1])}, "labels range from -1 to 0"),
+    "eps 8": ({"eps": 8}, "eps is 8; .* 8 / 255"),
+    "eps 0": ({"eps": 0.0}, "eps is 0.0"),
+    "batch": ({"batch_size": 0}, "batch_size is 0"),
+    "attack": ({"attacks": ("apgd", "square")}, "attack is 'apgd'; choose of apgd-ce, apgd-t"),
+    "twice": ({"attacks": ("square", "square")}, "each once"),
+    "none": ({"attacks": ()}, "at least one"),
+    "queries": ({"num_queries": 0}, "num_queries is 0"),
+    "state": ({"state_path": "no/such/directory/state.npz"}, "its directory does not exist"),
+    "outputs": ({"logits_fn": lambda images: images.sum((1, 2, 3))}, "must be .* to"),
+    "one class": ({"logits_fn": lambda images: images.sum((2, 3))[:, :1]}, "1 class; must be 2"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named_in_one_line(problem, name):
+    changed, message = MISTAKES[name]
+    call = {
+        "logits_fn": problem[0],
+        "images": np.full((2, *SHAPE), 0.5),
+        "labels": np.zeros(2, int),
+        "eps": 0.1,
+        "batch_size": 2,
+    } | changed
+    with pytest.raises(ValueError, match=message) as caught:
+        autoattack(KEY, call.pop("logits_fn"), call.pop("images"), call.pop("labels"), **call)
+    assert "\n" not in str(caught.value)
+
+
+def test_untargeted_dlr_needs_three_classes():
+    logits_fn, images, labels, _ = linear_problem(2)
+    with pytest.raises(ValueError, match="'apgd-dlr' needs at least 3 classes"):
+        evaluate(logits_fn, images, labels, eps=0.1, attacks=("apgd-dlr",))
+
+
+def test_four_devices_end_in_the_same_images(problem, standard, tmp_path):
+    logits_fn, images, labels, eps, _ = problem
+    np.savez(tmp_path / "problem.npz", weights=logits_fn.args[0], images=images, labels=labels, eps=eps)
+    script = textwrap.dedent(f"""
+        import jax, numpy as np
+        from jaxrw.attacks import autoattack
+
+        assert jax.local_device_count() == 4
+        problem = np.load({str(tmp_path / "problem.npz")!r})
+
+        def linear(weights, images):
+            return (images.reshape(len(images), -1) - 0.5) @ weights
+
+        result = autoattack(
+            jax.random.key(5),
+            jax.tree_util.Partial(linear, problem["weights"]),
+            problem["images"],
+            problem["labels"],
+            eps=float(problem["eps"]),
+            batch_size=64,
+            **{SHORT!r},
+        )
+        np.savez({str(tmp_path / "result.npz")!r}, fooled_by=result.fooled_by, adversarial=result.adversarial)
+    """)
+    environment = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTHONPATH": str(pathlib.Path(__file__).parents[2]),
+    }
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    result = np.load(tmp_path / "result.npz")
+    np.testing.assert_array_equal(result["fooled_by"], standard.fooled_by)
+    np.testing.assert_array_equal(result["adversarial"], standard.adversarial)

@@ -1,0 +1,207 @@
+"""FGSM and PGD against plain loops, closed forms and foolbox."""
+
+import functools
+import warnings
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrw import attacks
+from jaxrw.attacks import suite
+from jaxrw.attacks.losses import cw
+from jaxrw.methods.margins import is_correct, logit_margin
+
+EPS, STEP_SIZE = 0.1, 0.03
+SHAPE = (4, 4, 2)
+IMAGES = jax.random.uniform(jax.random.key(0), (9, *SHAPE))
+LABELS = jnp.arange(9) % 5
+WEIGHTS = (
+    jax.random.normal(jax.random.key(1), (32, 24)) / 4,
+    jax.random.normal(jax.random.key(2), (24, 5)),
+)
+
+
+def network(images):
+    """A small network with a smooth nonlinearity: no gradient is exactly 0, so no sign is a toss-up."""
+    return jnp.tanh(images.reshape(len(images), -1) @ WEIGHTS[0]) @ WEIGHTS[1]
+
+
+def attack(**options):
+    return functools.partial(attacks.pgd, eps=EPS, step_size=STEP_SIZE, **({"num_steps": 7} | options))
+
+
+def loss(images, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(network(images), labels)
+
+
+@pytest.mark.parametrize("start", ["uniform", "normal", "none"])
+@pytest.mark.parametrize("objective", ["ce", "cw"])
+def test_pgd_stays_in_the_ball_and_raises_the_loss(start, objective):
+    adversarial = attack(start=start, loss=objective)(jax.random.key(3), network, IMAGES, LABELS)
+    chex.assert_equal_shape([adversarial, IMAGES])
+    # Adding and subtracting eps rounds once: half an ulp of a number below 2.
+    assert jnp.abs(adversarial - IMAGES).max() <= EPS + 2**-24
+    assert adversarial.min() >= 0
+    assert adversarial.max() <= 1
+    assert (loss(adversarial, LABELS) > loss(IMAGES, LABELS)).all()
+
+
+@pytest.mark.parametrize("start", ["uniform", "normal"])
+def test_a_random_start_is_in_the_ball_and_differs_between_examples(start):
+    """One step of size 0 returns the start itself."""
+    same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
+    first = attacks.pgd(
+        jax.random.key(3), network, same, LABELS, eps=EPS, step_size=0.0, num_steps=1, start=start
+    )
+    noise = np.asarray(first - same)
+    assert np.abs(noise).max() <= EPS + 2**-24
+    assert len(np.unique(noise.reshape(len(noise), -1), axis=0)) == len(noise)
+    expected = {"uniform": EPS / np.sqrt(3), "normal": 0.001}[start]
+    # A deviation of 9 * 32 draws is known to 1 / sqrt(2 * 288) = 4 %; clipping to [0, 1] takes a little.
+    assert 0.8 * expected < noise.std() < 1.15 * expected
+
+
+def test_pgd_equals_foolbox_from_the_same_start():
+    with warnings.catch_warnings():
+        # Importing it, and calling it, meets functions that SciPy and JAX deprecate.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import foolbox
+
+        model = foolbox.JAXModel(network, bounds=(0, 1))
+        theirs = foolbox.attacks.LinfPGD(abs_stepsize=STEP_SIZE, steps=7, random_start=False)
+        _, expected, _ = theirs(model, IMAGES, LABELS, epsilons=EPS)
+    measured = attack(start="none")(jax.random.key(0), network, IMAGES, LABELS)
+    assert jnp.abs(expected - IMAGES).max() > EPS / 2
+    # Seven additions of numbers below 2, each rounded to half an ulp.
+    np.testing.assert_allclose(measured, np.asarray(expected), atol=7 * 2**-24)
+
+
+@pytest.mark.parametrize("objective", ["ce", "cw"])
+def test_pgd_on_a_batch_equals_pgd_one_by_one(objective):
+    key = jax.random.key(3)
+    batch = attack(loss=objective)(key, network, IMAGES, LABELS)
+    for i in range(len(IMAGES)):
+        one = slice(i, i + 1)
+        single = attack(loss=objective)(key, network, IMAGES[one], LABELS[one], index=jnp.array([i]))
+        np.testing.assert_allclose(batch[one], single, atol=7 * 2**-24)
+
+
+def test_draws_depend_on_the_example_not_on_its_place():
+    key, order = jax.random.key(3), jnp.array([4, 2, 8, 0])
+    whole = attack()(key, network, IMAGES, LABELS, index=jnp.arange(9))
+    part = attack()(key, network, IMAGES[order], LABELS[order], index=order)
+    np.testing.assert_allclose(whole[order], part, atol=7 * 2**-24)
+    moved = attack()(key, network, IMAGES[order], LABELS[order])
+    assert jnp.abs(whole[order] - moved).max() > 1e-3
+
+
+def test_kappa_equals_a_plain_loop():
+    key, num_steps = jax.random.key(3), 6
+    _, kappa = attacks.pgd_and_kappa(
+        key, network, IMAGES, LABELS, eps=EPS, step_size=STEP_SIZE, num_steps=num_steps
+    )
+    chex.assert_shape(kappa, (9,))
+    for i in range(len(IMAGES)):
+        clean, label = np.asarray(IMAGES[i]), int(LABELS[i])
+        noise = jax.random.uniform(jax.random.fold_in(key, i), SHAPE, jnp.float32, -EPS, EPS)
+        x, count = np.clip(clean + np.asarray(noise), 0, 1), 0
+        for _ in range(num_steps):
+            count += int(np.argmax(network(x[None])[0]) == label)
+            gradient = jax.grad(lambda v, y=label: loss(v[None], jnp.array([y]))[0])(jnp.array(x))
+            x = np.clip(x + STEP_SIZE * np.sign(gradient), clean - EPS, clean + EPS).clip(0, 1)
+        assert count == kappa[i]
+    assert len(set(np.asarray(kappa).tolist())) > 2  # or the test would tell nothing
+
+
+def test_fgsm_is_one_step_of_size_eps():
+    gradient = jax.grad(lambda x: loss(x, LABELS).sum())(IMAGES)
+    expected = jnp.clip(IMAGES + EPS * jnp.sign(gradient), 0, 1)
+    np.testing.assert_allclose(attacks.fgsm(network, IMAGES, LABELS, eps=EPS), expected, atol=2**-24)
+
+
+def test_no_steps_leave_the_images_alone():
+    np.testing.assert_array_equal(attack(num_steps=0)(jax.random.key(0), network, IMAGES, LABELS), IMAGES)
+
+
+def test_more_steps_are_a_stronger_attack():
+    losses = [
+        float(
+            loss(attack(num_steps=n, start="none")(jax.random.key(0), network, IMAGES, LABELS), LABELS).mean()
+        )
+        for n in (0, 1, 3, 10)
+    ]
+    assert losses == sorted(losses)
+    assert losses[-1] > losses[0] + 0.1
+
+
+def test_the_same_function_is_traced_once():
+    traces = []
+
+    def counted(images):
+        traces.append(images.shape)
+        return network(images)
+
+    attack()(jax.random.key(0), counted, IMAGES, LABELS)
+    first = len(traces)
+    attack()(jax.random.key(1), counted, IMAGES, LABELS)
+    assert len(traces) == first > 0
+
+
+def test_other_parameters_of_the_same_function_compile_nothing():
+    """A `Partial` hands its arrays over as arguments, and they are used: the images differ."""
+    traces = []
+
+    def counted(weights, images):
+        traces.append(images.shape)
+        return images.reshape(len(images), -1) @ weights
+
+    both = [
+        attack()(jax.random.key(0), jax.tree_util.Partial(counted, weights), IMAGES, LABELS)
+        for weights in (jnp.eye(32, 5), -jnp.eye(32, 5))
+    ]
+    assert jnp.abs(both[0] - both[1]).max() > EPS
+    first = len(traces)
+    attack()(jax.random.key(0), jax.tree_util.Partial(counted, jnp.ones((32, 5))), IMAGES, LABELS)
+    assert len(traces) == first
+
+
+def test_cw_masks_the_true_class_even_where_all_logits_are_negative():
+    """Multiplying by 0 instead would make the true class the largest."""
+    logits, label = jnp.array([-1.0, -3.0, -2.0]), jnp.array(0)
+    assert cw(logits, label) == -1
+    assert logit_margin(logits, label) == 1
+
+
+def test_ties_and_nan_are_not_correct():
+    assert not is_correct(jnp.zeros(3), jnp.array(0))
+    assert not is_correct(jnp.full(3, jnp.nan), jnp.array(0))
+    assert not is_correct(jnp.array([jnp.nan, 0, 1]), jnp.array(2))
+    assert is_correct(jnp.array([0.0, 2, 1]), jnp.array(1))
+
+
+def test_mistakes_name_the_value_and_the_choices():
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match="loss is 'kl'; choose one of ce, cw"):
+        attack(loss="kl")(key, network, IMAGES, LABELS)
+    with pytest.raises(ValueError, match="start is 'gauss'; choose one of uniform, normal, none"):
+        attack(start="gauss")(key, network, IMAGES, LABELS)
+    with pytest.raises(ValueError, match="num_steps is -1"):
+        attack(num_steps=-1)(key, network, IMAGES, LABELS)
+    with pytest.raises(AssertionError, match="rank"):
+        attack()(key, network, IMAGES[0], LABELS)
+
+
+def test_every_column_of_a_table_is_an_attack():
+    for name in suite.ATTACKS.keys() - {suite.AUTOATTACK}:
+        adversarial = suite.create(name, eps=EPS, step_size=STEP_SIZE)(
+            jax.random.key(0), network, IMAGES, LABELS, jnp.arange(9)
+        )
+        assert jnp.abs(adversarial - IMAGES).max() <= EPS + 2**-23
+        assert (name == "clean") == bool((adversarial == IMAGES).all())
+    for name in ("pgd", "aa"):
+        with pytest.raises(ValueError, match=f"attack is '{name}'; choose of clean, fgsm"):
+            suite.create(name, eps=EPS, step_size=STEP_SIZE)

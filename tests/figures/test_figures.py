@@ -1,0 +1,195 @@
+"""What figures show is what was measured; every one is drawn, and drawn again without a model."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers import tiny
+from PIL import Image
+
+from jaxrw import figures, methods, runs, settings
+from jaxrw.attacks import suite
+from jaxrw.figures import margins, measurement, robustness, style, weighting
+from jaxrw.training import accuracy, experiment, histograms, step
+
+SETTINGS = {
+    "eps": 0.1,
+    "step_size": 0.025,
+    "batch_size": 16,
+    "figure_examples": 30,
+    "figure_eps": [0.0, 0.5, 1.0],
+}
+CHECKPOINT = {"name": "last", "epoch": 2, "step": 12}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return experiment.create(tiny.config())
+
+
+@pytest.fixture(scope="module")
+def state(parts):
+    """Random weights, enlarged so that predictions differ between images."""
+    state = step.replicate(parts.create_state())
+    return state.replace(params=jax.tree.map(lambda p: 1.3 * p, state.params))
+
+
+@pytest.fixture(scope="module")
+def workdir(parts, state, tmp_path_factory):
+    """A run's directory with what the figures are made of."""
+    workdir = tmp_path_factory.mktemp("run")
+    figures.measure(parts, state.variables, workdir / "figures", checkpoint=CHECKPOINT, settings=SETTINGS)
+    counts = {name: [0] * (len(edges) - 2) + [64] for name, edges in histograms.EDGES.items()}
+    lines = []
+    for epoch in range(3):
+        line = {"epoch": epoch, "step": 4 * (epoch + 1)}
+        values = {"loss": 2.0, "accuracy": 20.0 + epoch, "mean_weight": 1.0, "light_share": 0.0, **counts}
+        lines += [
+            {"kind": "train", **line, **values},
+            {"kind": "validation", **line, "clean": 50.0, "pgd2": 30.0},
+        ]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    checkpoints = {
+        name: {
+            "epoch": epoch,
+            "step": 4 * (epoch + 1),
+            "num_examples": 30,
+            "accuracy": dict.fromkeys(suite.ATTACKS),
+        }
+        for name, epoch in (("last", 2), ("best", 1))
+    }
+    checkpoints["last"]["accuracy"]["clean"] = 50.0
+    results = {
+        "schema": 1,
+        "config": settings.as_json(tiny.config()),
+        "checkpoints": checkpoints,
+        "train_seconds": 1.0,
+    }
+    runs.write_json(workdir / "results.json", results)
+    figures.draw_again(workdir)
+    return workdir
+
+
+def test_what_is_kept_is_what_evaluation_measures(parts, state, workdir):
+    """Same images, same key, same attack as the columns Clean and PGD-20 of the table; batches differ."""
+    facts, arrays = figures.read(workdir / "figures")
+    images, labels = accuracy.replicated(parts.dataset.test)
+    key = step.replicate(parts.evaluation_key)
+    for name, kind, place in (("clean", "clean", 0), ("pgd20", "adversarial", 2)):
+        counter = accuracy.create(parts.evaluation_model, suite.create(name, eps=0.1, step_size=0.025))
+        expected = accuracy.measure(counter, state.variables, key, images, labels, batch_size=30)
+        assert 100 * (arrays[kind].argmax(1) == arrays["labels"]).mean() == pytest.approx(expected)
+        assert facts["curve"][place][1] == pytest.approx(expected)
+    assert facts["num_examples"] == 30
+    assert [eps for eps, _ in facts["curve"]] == pytest.approx([0, 0.05, 0.1])
+    change = arrays["adversarial_images"] - arrays["images"] / 255
+    assert 0.09 < np.abs(change).max() <= 0.1 + 1e-6
+
+
+def test_r_is_numpys(workdir):
+    facts, arrays = figures.read(workdir / "figures")
+    for kind in ("clean", "adversarial"):
+        p = np.exp(arrays[kind].astype(np.float64) - arrays[kind].max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        of_label = p[np.arange(30), arrays["labels"]]
+        others = p.copy()
+        others[np.arange(30), arrays["labels"]] = 0
+        cosine = (p * others).sum(1) / np.linalg.norm(p, axis=1) / np.linalg.norm(others, axis=1)
+        assert facts["r"][kind] == pytest.approx(np.corrcoef(1 - of_label, cosine)[0, 1], abs=1e-4)
+    assert measurement.correlation(np.ones(3), np.arange(3)) is None
+
+
+def test_it_is_measured_once_for_the_same_checkpoint_and_settings(workdir):
+    directory = workdir / "figures"
+    assert figures.is_measured(directory, checkpoint=CHECKPOINT, settings=SETTINGS)
+    assert not figures.is_measured(directory, checkpoint=CHECKPOINT | {"step": 16}, settings=SETTINGS)
+    assert not figures.is_measured(directory, checkpoint=CHECKPOINT, settings=SETTINGS | {"eps": 0.2})
+    assert not figures.is_measured(workdir, checkpoint=CHECKPOINT, settings=SETTINGS)
+
+
+def test_every_figure_is_drawn(workdir):
+    assert list(figures.of_run(workdir)) == list(figures.FIGURES)
+    for name, path in figures.of_run(workdir).items():
+        with Image.open(path) as image:
+            assert image.width == 1050, name
+            assert len(np.unique(image.convert("L"))) > 8, f"{name} is all but empty"
+        assert "<svg" in path.with_suffix(".svg").read_text()[:1000]
+
+
+def drawn(draw, logits, labels):
+    """Title and the titles of the panels of a figure of these predictions, clean and adversarial the same."""
+    logits, labels = np.asarray(logits, np.float32), np.asarray(labels)
+    r = measurement.correlation(*measurement.rate_and_similarity(logits, labels))
+    facts = {"name": "last", "epoch": 0, "num_examples": len(labels), "class_names": list("abc")}
+    arrays = {"labels": labels, "clean": logits, "adversarial": logits}
+    with style.style():
+        figure = draw(facts | {"r": {"clean": r, "adversarial": r}}, arrays)
+    return figure.get_suptitle(), [axis.get_title() for axis in figure.axes]
+
+
+LOGITS = [[2, 1, 0], [5, 1, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "title", "panels"),
+    [
+        (
+            [0, 0, 1],
+            "Two correct examples (",
+            ("low confidence: $p_y$ = 0.576", "high confidence: $p_y$ = 0.976"),
+        ),
+        ([1, 0, 0], "One correct example, twice (", ("$p_y$ = 0.976", "$p_y$ = 0.976")),
+        ([1, 2, 2], "Two incorrect examples (", ("$p_y$ = 0.007", "$p_y$ = 0.245")),
+    ],
+    ids=["correct", "one", "none"],
+)
+def test_figure_3_says_whose_distributions_it_shows(labels, title, panels):
+    found, found_panels = drawn(margins.draw_distributions, LOGITS, labels)
+    assert found.startswith(title)
+    for panel, expected in zip(found_panels, panels, strict=True):
+        assert panel.startswith(expected)
+
+
+def test_figure_2_claims_no_relation_that_is_not_there():
+    """With two classes m = 2 p_y - 1: equal margins are equal probabilities."""
+    title, _ = drawn(margins.draw_margins, [[0, 0.4], [0, 1]], [0, 0])
+    assert title.startswith("Margin against true class probability (")
+
+
+def test_figure_4_claims_no_relation_that_is_not_there():
+    """A network whose similarity falls with the incorrect rate."""
+    title, panels = drawn(margins.draw_similarity, [[0, 0.4, -9], [0, 0, 0]], [0, 0])
+    assert panels == ["clean images: r = -1.000", "under PGD-20: r = -1.000"]
+    assert title.startswith("Similarity against incorrect rate (")
+
+
+def test_a_run_without_histograms_has_all_other_figures(workdir, tmp_path):
+    (tmp_path / "figures").mkdir()
+    for name in ("data.npz", "data.json"):
+        (tmp_path / "figures" / name).write_bytes((workdir / "figures" / name).read_bytes())
+    lines = [line | {"margins": None} for line in runs.read_metrics(workdir)]
+    for line in lines:
+        del line["margins"]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "results.json").write_text((workdir / "results.json").read_text())
+    figures.draw_again(tmp_path)
+    assert set(figures.FIGURES) - set(figures.of_run(tmp_path)) == {"weights"}
+
+
+def test_weights_on_the_simplex_are_the_formulas():
+    """MAIL at a point of the grid, by hand; NaN exactly where no distribution of 10 classes has the two."""
+    mail = methods.get("mail").weighting(tiny.config().method, num_steps=10)
+    weights = weighting.weights_on_simplex(mail, num_classes=10, resolution=20)
+    p_y, p_2 = 0.225, 0.575
+    assert weights[11, 4] == pytest.approx(3 / (1 + np.exp(10 * (p_y - p_2 + 0.5))), rel=1e-5)
+    grid = (np.arange(20) + 0.5) / 20
+    expected = [[p_2 < (1 - p_y) / 9 - 1e-9 or p_y + p_2 > 1 + 1e-9 for p_y in grid] for p_2 in grid]
+    np.testing.assert_array_equal(np.isnan(weights), expected)
+
+
+def test_wilsons_interval():
+    """Known values: 0 of 10 and 5 of 10 (Wilson 1927, z = 1.96)."""
+    np.testing.assert_allclose(
+        robustness.wilson(np.array([0.0, 0.5]), 10), [[0, 0.2366], [0.2775, 0.7634]], atol=1e-3
+    )

@@ -1,0 +1,207 @@
+"""Commands that README.md, docs/ and the other pages tell people to type, and a check of each; most are run, small."""
+
+import contextlib
+import importlib.util
+import io
+import itertools
+import pathlib
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+from unittest import mock
+
+import pytest
+
+import launch
+from configs import base
+from configs.sweeps import base as sweep
+from helpers.flags import TINY
+from jaxrw import command_line, methods
+from jaxrw.runs import integrity
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
+FIELDS = {
+    *command_line.field_names(base.get_config()),
+    *command_line.field_names(sweep.get_config()),
+}
+
+# Indented lines but those of a table, which a command printed; and code within a line that begins with a flag, or with
+# a word and a space.
+_CODE = re.compile(r"^ {4}(?!\|)((?:.*\\\n)*.+)$|`([^`]+)`", re.MULTILINE)
+_INLINE_COMMAND = re.compile(r"--[a-z]|[\w.~/][\w./=-]*\s")
+
+# After what a command says, so that a test can afford it; test_launch has compiled most of it. Digits in place of a
+# download; one learning rate and weight decay, constants of a program, so that one is compiled for all such configs.
+_DIGITS = [
+    "--config.dataset.name=digits",
+    "--config.optim.learning_rate=0.1",
+    "--config.optim.weight_decay=5e-4",
+]
+_FOLDER = [
+    "--config.dataset.train_size=8",
+    "--config.dataset.validation_size=0",
+    "--config.dataset.test_size=4",
+    "--config.optim.batch_size=4",
+]
+_WARMUP = ["--config.method.warmup_epochs=1", "--config.optim.num_epochs=2"]
+
+
+def of(page):
+    """Commands of a page in its order; other tests run its blocks of Python and of bash."""
+    text = re.sub(r"^```(python|bash|text)\n.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert "```" not in text, f"{page.name} has a block of another language"
+    found = [line or inline for line, inline in _CODE.findall(text) if line or _INLINE_COMMAND.match(inline)]
+    return [" ".join(command.replace("\\\n", " ").split()) for command in found]
+
+
+def blocks(page, language):
+    """Fenced blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def check_table_of_methods(text):
+    """Check that a page's table of methods has the facts of every record, and of no other method."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (yes|no) \|$", text, re.MULTILINE)
+    known = [(m.name, m.formula, "yes" if m.normalized else "no") for m in methods.METHODS.values()]
+    assert rows == known
+
+
+def check_all(page):
+    """Check the commands of a page, one after the other in one directory; returns them."""
+    typed = of(page)
+    for command in typed:
+        check(command)
+    return typed
+
+
+def check(command):
+    """Run a command, or check it where that would take days or a download, by the rule of its program."""
+    program, *arguments = shlex.split(command, comments=True)
+    name = pathlib.PurePath(program).name or program
+    if program.startswith("--"):
+        name, arguments = "flags of launch.py", [program, *arguments]
+    assert name in _RULES, f"no rule of tests/commands.py covers: {command}"
+    _RULES[name](arguments)
+
+
+def launch_small(arguments, more=()):
+    """Status of launch.py: smaller where it trains, with digits in place of a download; a sweep is listed."""
+    if "report" in arguments or "--list" in arguments:
+        return launch.main(["launch.py", *arguments])
+    if any("configs/sweeps/" in argument for argument in arguments):
+        return launch.main(["launch.py", *arguments, "--list"])
+    named = " ".join(arguments)
+    more = [*TINY, *more]
+    more += _FOLDER if "folder" in named else _DIGITS
+    if "evaluation.attacks" in named:
+        more = [argument for argument in more if "evaluation.attacks" not in argument]
+    if "keep_warmup" in named or "warmup_from" in named:
+        more += _WARMUP
+    return launch.main(["launch.py", *arguments, *more])
+
+
+def _python(arguments):
+    """launch.py runs; of what takes longer, the flags are known."""
+    match arguments:
+        case ["launch.py", *rest]:
+            assert launch_small([_weights() if word == "FILE.pt" else word for word in rest]) == 0, rest
+        case ["-m", module, *rest]:
+            _check_help(ROOT / f"{module.replace('.', '/')}.py", rest)
+        case [path, *rest]:
+            _check_help(ROOT / path, rest)
+
+
+def _weights():
+    """File of weights that a run has exported; a .pt file would need PyTorch."""
+    run = ["--config", "configs/resnet18_c10.py", "--workdir", "runs/resnet18_c10-ours_mail-0"]
+    assert launch_small(run) == launch_small([*run, "--mode", "export"]) == 0
+    return f"{run[-1]}/last.safetensors"
+
+
+def _check_help(path, arguments):
+    """A program tells its flags, and all that are used are among them."""
+    told, argv = io.StringIO(), [str(path), *arguments, "--help"]
+    with (
+        mock.patch.object(sys, "argv", argv),
+        contextlib.redirect_stdout(told),
+        pytest.raises(SystemExit) as end,
+    ):
+        runpy.run_path(str(path), run_name="__main__")
+    assert end.value.code == 0, path
+    for flag in _flags(arguments):
+        assert f"--{flag}" in told.getvalue().split(), f"{path.name} has no --{flag}"
+
+
+def _make(arguments):
+    """Targets and variables are the Makefile's."""
+    subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
+    for name, _, value in (word.partition("=") for word in arguments if "=" in word):
+        assert f"\n{name} ?=" in (ROOT / "Makefile").read_text()
+        assert (ROOT / value).exists()
+
+
+def _pip(arguments):
+    """What is installed is this project, an extra of it, or what one of them needs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    known = {re.sub(">=.*", "", need) for need in itertools.chain(project["dependencies"], *extras.values())}
+    known |= {"-e", ".", "/share/jaxrw", *(f".[{extra}]" for extra in extras)}
+    assert arguments[0] == "install"
+    assert set(arguments[1:]) <= known
+
+
+def _tensorboard(arguments):
+    """TensorBoard is there and finds what the runs before have written."""
+    program = pathlib.Path(sys.executable).with_name("tensorboard")
+    done = subprocess.run([program, "--inspect", *arguments], check=True, capture_output=True, text=True)
+    assert "train/loss" in done.stdout
+
+
+def _tfds(arguments):
+    """The command needs TensorFlow, which is not here; its source has the flags."""
+    source = pathlib.Path(importlib.util.find_spec("tensorflow_datasets").origin).parent / "scripts" / "cli"
+    assert (source / f"{arguments[0]}.py").exists()
+    for flag in _flags(arguments):
+        assert f" {flag}: " in (source / "cli_utils.py").read_text()
+
+
+def _sha256sum(arguments):
+    """Reads the checksums of a directory that is sealed as a checkpoint is."""
+    directory = pathlib.Path("sealed")
+    directory.mkdir()
+    (directory / "array").write_bytes(b"1")
+    integrity.seal(directory)
+    subprocess.run(["sha256sum", *arguments], cwd=directory, check=True, capture_output=True)
+
+
+def _activate(arguments):
+    """The environment is the one that make creates."""
+    assert arguments == [".venv/bin/activate"]
+    assert "\nVENV ?= .venv\n" in (ROOT / "Makefile").read_text()
+
+
+def _check_flags(arguments):
+    """Every flag is one of launch.py's and every field one of a config's."""
+    known = {*command_line.parse(["launch.py"]), "config.FIELD", *(f"config.{field}" for field in FIELDS)}
+    assert set(_flags(arguments)) <= known
+
+
+def _flags(arguments):
+    """Names of the flags of a command line."""
+    return [word[2:].partition("=")[0] for word in arguments if word.startswith("--")]
+
+
+_RULES = {
+    "python": _python,
+    "make": _make,
+    "pip": _pip,
+    "tensorboard": _tensorboard,
+    "tfds": _tfds,
+    "sha256sum": _sha256sum,
+    ".": _activate,
+    "flags of launch.py": _check_flags,
+}

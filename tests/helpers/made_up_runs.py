@@ -1,0 +1,35 @@
+"""Directories of runs with made-up results.json files."""
+
+from configs import resnet18_c10
+from jaxrw import runs, settings
+from jaxrw.attacks.suite import ATTACKS
+
+
+def put(root, name, *, config=resnet18_c10, seed=0, method="mail", last=(), best=None, **fields):
+    """A run with accuracies by attack, its config changed by fields as `method__tau=3.0`."""
+    config = config.get_config()
+    config.seed, config.method.name = seed, method
+    for field, value in fields.items():
+        section, field = field.split("__")
+        config[section][field] = value
+    epoch = config.optim.num_epochs - 1
+    checkpoints = {
+        kind: accuracy
+        if accuracy is None
+        else {
+            "epoch": epoch,
+            "step": 9,
+            "num_examples": 10_000,
+            "accuracy": dict.fromkeys(ATTACKS) | dict(accuracy),
+        }
+        for kind, accuracy in (("last", last), ("best", best))
+    }
+    content = {
+        "schema": 1,
+        "config": settings.as_json(config),
+        "train_seconds": 1.0,
+        "checkpoints": checkpoints,
+    }
+    (root / name).mkdir(parents=True)
+    runs.write_json(root / name / "results.json", content)
+    return content

@@ -1,0 +1,131 @@
+"""The training step: SGD as PyTorch's, the same numbers on any number of devices, one compilation."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import tiny
+
+from jaxrw import methods, networks, train
+from jaxrw.attacks import suite
+from jaxrw.training import accuracy, experiment, step
+
+ROOT = pathlib.Path(__file__).parents[2]
+HELPERS = ROOT / "tests" / "helpers"
+
+
+def test_sgd_is_pytorchs():
+    """g + wd p, then buf = momentum buf + g, then p - lr buf: the documented update, in float64."""
+    optimizer = step.create_optimizer(
+        learning_rates=(0.1, 0.1, 0.01, 0.001), momentum=0.9, weight_decay=0.01, steps_per_epoch=2
+    )
+    params = expected = np.array([1.0, -2.0])
+    state, buffer = optimizer.init(jnp.array(params)), np.zeros(2)
+    for number in range(8):
+        gradient = np.array([0.3, -0.1]) * (number + 1)
+        updates, state = optimizer.update(jnp.array(gradient), state, jnp.array(params))
+        params = params + np.asarray(updates)
+        buffer = 0.9 * buffer + gradient + 0.01 * expected
+        expected = expected - 0.1 * 0.1 ** ((number // 2 >= 2) + (number // 2 >= 3)) * buffer
+    np.testing.assert_allclose(params, expected, rtol=1e-5)
+
+
+def test_checkpoints_of_a_model_share_one_program():
+    """What a caller jits over the logits function is traced once for two sets of variables."""
+    model = networks.create("resnet18", 3, depth=10, width=1)
+    images = jnp.zeros((1, 8, 8, 1))
+    traced = []
+    predict = jax.jit(lambda logits_fn: traced.append(1) or logits_fn(images))
+    logits = [
+        predict(step.logits_function(model, model.init(jax.random.key(seed), images, train=False)))
+        for seed in (0, 1)
+    ]
+    assert len(traced) == 1
+    assert not np.allclose(*logits)
+
+
+def run_on(devices, path):
+    """Run the program of several_devices.py on so many CPU devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
+    subprocess.run([sys.executable, HELPERS / "several_devices.py", path], check=True, env=environment)
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def test_four_devices_equal_one(tmp_path):
+    """Three steps of every method, each step traced once.
+
+    Sums of 32 examples in another order differ by about 32 * 2^-24 = 2e-6 relative, and three steps of SGD
+    with momentum at learning rate 0.02 and BatchNorm pass that on enlarged: 1e-5 leaves room for it. What the
+    test is for lies far above: a normaliser or BatchNorm over the local batch, a gradient summed where it
+    should be averaged, or keys that know their device move parameters by 1e-3 and more.
+    """
+    one, four = run_on(1, tmp_path / "one.npz"), run_on(4, tmp_path / "four.npz")
+    assert (one.pop("devices"), four.pop("devices")) == (1, 4)
+    assert set(one) == {*methods.METHODS, "ewat_through"}
+    for method in one:
+        np.testing.assert_allclose(four[method], one[method], atol=1e-5, err_msg=method)
+    for method in set(one) - {"standard"}:
+        assert np.abs(one[method] - one["standard"]).max() > 1e-4, f"{method} does what standard does"
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return experiment.create(tiny.config())
+
+
+def test_sums_are_of_the_epoch_so_far(parts):
+    """Two epochs of 4 steps of 16: the state's sums restart with the fifth step."""
+    train_step = train.create_step(tiny.config(), parts)
+    state = step.replicate(parts.create_state())
+    images, labels = accuracy.replicated(parts.dataset.train)
+    key, index = step.replicate(parts.step_key), step.shard(np.arange(16, dtype=np.int32))
+    examples, losses = [], []
+    for _ in range(5):
+        state, sums = train_step(state, key, images, labels, index)
+        examples.append(float(state.sums["examples"]))
+        losses.append((float(sums["loss"]), float(state.sums["loss"])))
+    assert examples == [16, 32, 48, 64, 16]
+    np.testing.assert_allclose(losses[3][1], sum(loss for loss, _ in losses[:4]), rtol=1e-6)
+    assert losses[4][0] == losses[4][1]
+    chex.assert_tree_all_finite(state.params)
+    # The warm-up is the first epoch: 4 steps with all weights 1.
+    assert float(sums["weight"]) != 16
+
+
+def test_no_example_is_dropped_from_an_accuracy(parts):
+    """30 test images in batches of 16: counted one by one with NumPy."""
+    split = parts.dataset.test
+    state = step.replicate(parts.create_state())
+    key = step.replicate(jax.random.key(0))
+    attack = suite.create("fgsm", eps=0.1, step_size=0.1)
+
+    def measure(attack, batch_size):
+        done = []
+        counter = accuracy.create(parts.model, attack)
+        images, labels = accuracy.replicated(split)
+        measured = accuracy.measure(
+            counter, state.variables, key, images, labels, batch_size=batch_size, progress=done.append
+        )
+        assert sum(done) == len(split.labels)
+        return measured
+
+    logits = parts.model.apply(state.variables, split.images / np.float32(255), train=False)
+    expected = 100 * np.mean(np.argmax(logits, 1) == split.labels)
+    assert measure(suite.create("clean", eps=0.1, step_size=0.1), 16) == pytest.approx(expected)
+    assert measure(attack, 16) == measure(attack, 7) == measure(attack, 500)
+
+
+def test_images_are_taken_as_from_an_array():
+    images = np.random.RandomState(0).randint(0, 256, (5, 8, 9, 3), np.uint8)
+    index = jnp.array([4, 0, 4])
+    np.testing.assert_array_equal(
+        jax.jit(lambda images: images[index])(step.Images.of(images)), images[index]
+    )
