@@ -1,6 +1,6 @@
 # make train   a robust classifier of handwritten digits in a few minutes
 # make test    all tests
-# make check   format check, lint, tests
+# make check   format check, lint, types, tests
 # make bench   time it against PyTorch; DATA_DIR=... where CIFAR-10 lies
 # make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 24 programs
 # make bench-scaling  the same on 1 to 256 chips
@@ -30,6 +30,7 @@ test: $(VENV)/installed-test
 check: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(PYTEST) $(TESTS)
 
 format: $(VENV)/installed-test
