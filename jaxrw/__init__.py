@@ -1,25 +1,33 @@
 """Instance-reweighted adversarial training and robustness evaluation in JAX and Flax.
 
+It implements [Revisiting Instance-Reweighted Adversarial Training](https://openreview.net/forum?id=ALbEpTC4hBp). To
+train and evaluate from the command line, run `python launch.py --config configs/digits.py` in the repository.
+
 To evaluate any model that maps images in [0, 1] to logits:
 
     jaxrw.attacks        FGSM, PGD, APGD, FAB, Square and AutoAttack
 
-The method of "Revisiting Instance-Reweighted Adversarial Training", one example at a time, batched by `jax.vmap`:
+The paper's methods, written for one example and batched by `jax.vmap`:
 
     jaxrw.margins        probability margin, top-2 ratio, similarity, reweighted margin
     jaxrw.weightings     weights of MAIL, WMMR, GAIRAT and EWAT
     jaxrw.objectives     weighted losses
-    jaxrw.methods        all methods by name
+    jaxrw.methods        all methods by name; contains the three modules above
 
 Networks, data and results of runs:
 
     jaxrw.networks       ResNet and WideResNet for small images
-    jaxrw.torch_weights  weights of public PyTorch models, read and written
+    jaxrw.torch_weights  weights of public PyTorch models, read and written; part of jaxrw.networks
     jaxrw.data           CIFAR, digits, prepared TFDS sets and folders of images
     jaxrw.figures        the figures of a run
     jaxrw.report         tables of many runs
 
-To train and evaluate from the command line: `python launch.py --config configs/digits.py`.
+For example, the weight that MAIL gives to an example which is classified correctly by a margin of 0.3:
+
+>>> import jax.numpy as jnp
+>>> from jaxrw import weightings
+>>> round(float(3 * weightings.mail(jnp.array(0.3), beta=0.5, gamma=10.0)), 4)
+0.001
 """
 
 import importlib
@@ -28,24 +36,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxrw import attacks, data, figures, methods, networks, report
-    from jaxrw.methods import margins, objectives, weightings
-    from jaxrw.networks import torch_weights
+    from jaxrw.methods import margins as margins
+    from jaxrw.methods import objectives as objectives
+    from jaxrw.methods import weightings as weightings
+    from jaxrw.networks import torch_weights as torch_weights
 
 __version__ = importlib.metadata.version("jaxrw")
 
-__all__ = [
-    "attacks",
-    "data",
-    "figures",
-    "margins",
-    "methods",
-    "networks",
-    "objectives",
-    "report",
-    "torch_weights",
-    "weightings",
-]
+__all__ = ["attacks", "data", "figures", "methods", "networks", "report"]
 
+# Modules that are public under a shorter name than their own.
 _PACKAGES = {
     "margins": "jaxrw.methods",
     "objectives": "jaxrw.methods",
@@ -55,11 +55,11 @@ _PACKAGES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public module when it is first used: JAX's own import takes a second."""
-    if name not in __all__:
-        raise AttributeError(f"module 'jaxrw' has no attribute {name!r}")
-    return importlib.import_module(f"{_PACKAGES.get(name, 'jaxrw')}.{name}")
+    """Imports a public module when it is first used, because importing JAX takes a second."""
+    if name in __all__ or name in _PACKAGES:
+        return importlib.import_module(f"{_PACKAGES.get(name, 'jaxrw')}.{name}")
+    raise AttributeError(f"module 'jaxrw' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return sorted([*__all__, *_PACKAGES, "__version__"])

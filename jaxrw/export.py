@@ -1,6 +1,8 @@
-"""Weights of a run for PyTorch."""
+"""Weights of a run as files for PyTorch."""
 
 import pathlib
+
+from ml_collections import ConfigDict
 
 from jaxrw.evaluate import open_run
 from jaxrw.networks import torch_weights
@@ -8,8 +10,10 @@ from jaxrw.runs.results import CHECKPOINTS
 from jaxrw.system.errors import UserError
 
 
-def run(config, workdir, *, checkpoint=None):
-    """Write last.safetensors and best.safetensors in a run's directory; returns their paths.
+def run(
+    config: ConfigDict, workdir: str | pathlib.Path, *, checkpoint: str | None = None
+) -> list[pathlib.Path]:
+    """Writes last.safetensors and best.safetensors in a run's directory; returns their paths.
 
     Args:
       config: resolved ConfigDict; only its `evaluation` section may differ from the run's own.
@@ -23,9 +27,9 @@ def run(config, workdir, *, checkpoint=None):
     if checkpoint not in (None, *CHECKPOINTS):
         raise UserError(f"--checkpoint is {checkpoint!r}; --mode export chooses of {', '.join(CHECKPOINTS)}")
     paths = []
-    with open_run(config, workdir, checkpoint=checkpoint) as (parts, steps, variables_of):
-        for name in (checkpoint,) if checkpoint else CHECKPOINTS:
-            if steps[name]:
+    with open_run(config, workdir, checkpoint=checkpoint) as (experiment, steps, restore):
+        for name in steps:
+            if checkpoint in (None, name):
                 paths.append(workdir / f"{name}.safetensors")
-                torch_weights.save(paths[-1], variables_of(name)(), model=parts.model)
+                torch_weights.save(paths[-1], restore(name), model=experiment.model)
     return paths

@@ -1,262 +1,312 @@
-"""The training loop: epochs, validation, checkpoints, logs; goes on where a run stopped."""
+"""The training loop: epochs, validation, checkpoints and logs. A run that was interrupted resumes where it stopped."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
 
 from jaxrw import methods, runs
 from jaxrw.attacks import pgd_and_kappa, suite
 from jaxrw.runs import checkpoints
-from jaxrw.runs.progress import TrainingProgress, not_finite
+from jaxrw.runs.progress import TrainingProgress, divergence_error
 from jaxrw.system import hosts, preemption
 from jaxrw.system.errors import Stopped
-from jaxrw.training import accuracy, experiment, step
+from jaxrw.training import accuracy, step
 from jaxrw.training.augment import augment
+from jaxrw.training.experiment import Experiment, create_experiment, epoch_order
 
 
-def run(config, workdir, *, warmup_from=None):
-    """Train, or go on exactly where `workdir` stopped; its checkpoints and logs are the result.
+def run(
+    config: ConfigDict, workdir: str | pathlib.Path, *, warmup_from: str | pathlib.Path | None = None
+) -> Experiment:
+    """Trains, or resumes exactly where `workdir` stopped; its checkpoints and logs are the result.
 
     Args:
       config: resolved ConfigDict, see configs/base.py.
       workdir: directory of the run, created if need be.
-      warmup_from: directory of a run trained with `checkpoint.keep_warmup`, the same but for its method: a run that has
-        not begun yet begins where that one stood when its warm-up ended. None: it begins with its own first step.
+      warmup_from: directory of a run trained with `checkpoint.keep_warmup` whose config differs in the method alone.
+        A run that has no checkpoints yet starts from the end of that run's warm-up. None: it trains its own.
 
     Returns:
-      The run's `Experiment`, for the evaluation that follows: reading the data once is enough.
+      The run's experiment, so that an evaluation need not read the data again.
 
     Raises:
-      UserError: a field, the data or the directory is not usable; nothing is written then.
-      RunError: the loss or a parameter is not finite any more, or the directory cannot be written any more; the
-        checkpoints before it stay.
+      UserError: a field, the data or the directory is not usable; nothing has been written.
+      RunError: the loss or a parameter is no longer finite, or the directory can no longer be written; earlier
+        checkpoints are kept.
       Stopped: SIGTERM or Ctrl-C; the state after the last step is saved.
     """
-    parts = experiment.create(config)
-    begins = warmup_from is not None and not (pathlib.Path(workdir) / "checkpoints").exists()
-    if begins:
+    experiment = create_experiment(config)
+    if (pathlib.Path(workdir) / "checkpoints").exists():
+        warmup_from = None
+    if warmup_from is not None:
         runs.warmup.check(warmup_from, config)
+    schedule = _Schedule(
+        batch_size=config.optim.batch_size,
+        num_epochs=config.optim.num_epochs,
+        steps_per_epoch=experiment.steps_per_epoch,
+        every_steps=config.checkpoint.every_steps,
+        every_epochs=config.checkpoint.every_epochs,
+        kept_warmup_epochs=config.method.warmup_epochs if config.checkpoint.keep_warmup else 0,
+    )
     with contextlib.ExitStack() as stack:
         workdir = stack.enter_context(runs.open_workdir(workdir, config))
-        if begins:
-            hosts.first_does(runs.warmup.adopt, warmup_from, workdir)
+        if warmup_from is not None:
+            hosts.run_on_first(runs.warmup.adopt, warmup_from, workdir)
         manager = stack.enter_context(checkpoints.open_checkpoints(workdir / "checkpoints"))
         done = manager.latest_step() or 0
-        if hosts.agree(_is_complete(config, parts, runs.read_metrics(workdir), done)):
-            return parts
-        _print_start(config, parts, workdir, done)
+        first_epoch = hosts.broadcast(schedule.first_epoch(done, runs.read_metrics(workdir)))
+        if first_epoch == schedule.num_epochs:
+            return experiment
+        _print_start(
+            experiment,
+            workdir,
+            method=config.method.name,
+            dataset=config.dataset.name,
+            warmup_epochs=config.method.warmup_epochs,
+            done=done,
+        )
         if done:
-            state = checkpoints.restore(manager, done, step.replicated_shapes(parts.state_shapes()))
+            state = checkpoints.restore(manager, done, step.replicated_shapes(experiment.state_shapes()))
         else:
-            state = step.replicate(parts.create_state())
+            state = step.replicate(experiment.create_state())
+        selection_attack = f"pgd{config.evaluation.selection_steps}"
+        validator = _create_validator(
+            experiment,
+            attacks=("clean", selection_attack),
+            eps=config.evaluation.eps,
+            step_size=config.evaluation.step_size,
+            batch_size=config.evaluation.batch_size,
+        )
         with contextlib.closing(runs.MetricsLog(workdir, resume_at=done)) as log:
-            _train(config, parts, manager, log, state, done)
-    return parts
+            _train(
+                experiment,
+                state,
+                train_step=create_step(config, experiment),
+                validator=validator,
+                selection_attack=selection_attack,
+                schedule=schedule,
+                first_epoch=first_epoch,
+                manager=manager,
+                log=log,
+            )
+    return experiment
 
 
-def _is_complete(config, parts, lines, done):
-    """Whether all steps are done and all epochs validated."""
-    all_steps = config.optim.num_epochs * parts.steps_per_epoch
-    return done == all_steps and not _is_open(parts, lines, done)
+def create_step(
+    config: ConfigDict, experiment: Experiment, *, devices: Sequence[jax.Device] | None = None
+) -> jax.stages.Wrapped:
+    """Returns the config's training step: (state, key, images, labels, index [D, b]) -> (state, sums).
 
-
-def _is_open(parts, lines, done):
-    """Whether `done` steps end an epoch that has not been validated: the run was asked to stop just then."""
-    ended = any(line["kind"] == "train" and line["step"] == done for line in lines)
-    return done > 0 and done % parts.steps_per_epoch == 0 and not ended
-
-
-def _train(config, parts, manager, log, state, done):
-    """Steps and epochs from the state after `done` steps to the end."""
-    train_step, validate = create_step(config, parts), _create_validation(config, parts)
-    images, labels = accuracy.replicated(parts.dataset.train)
-    key = step.replicate(parts.step_key)
-    num_epochs, batch_size, steps_per_epoch = (
-        config.optim.num_epochs,
-        config.optim.batch_size,
-        parts.steps_per_epoch,
-    )
-    progress = TrainingProgress(
-        first_step=done, num_steps=num_epochs * steps_per_epoch, batch_size=batch_size, num_epochs=num_epochs
-    )
-    with (
-        contextlib.closing(progress),
-        preemption.listen(agree=hosts.largest()) as check,
-        _saving(manager, progress) as current,
-    ):
-        if done and done % steps_per_epoch == 0 and not _is_open(parts, log.lines, done):
-            _keep_warmup(config, manager, done // steps_per_epoch - 1)  # a kill may have come just before
-        first_epoch = (done - _is_open(parts, log.lines, done)) // steps_per_epoch
-        for epoch in range(first_epoch, num_epochs):
-            order = experiment.epoch_order(parts.order_key, epoch, len(labels))
-            began, first = time.monotonic(), done
-            while done < (epoch + 1) * steps_per_epoch:
-                index = order[done % steps_per_epoch * batch_size :][:batch_size]
-                state, sums = train_step(state, key, images, labels, step.shard(index))
-                progress.step(done, epoch, sums)
-                done += 1
-                current.update(state=state, epoch=epoch)
-                check()
-                within = config.checkpoint.every_steps
-                if within and done % within == 0 and done % steps_per_epoch:
-                    _save(manager, progress, state, epoch=epoch)
-            progress.settle()
-            _check_finite(state, epoch)
-            seconds = time.monotonic() - began
-            validation = validate(state, check)
-
-            # Logs come before the checkpoint: after a kill, lines that have no checkpoint are dropped and redone.
-            train = _epoch_values(state.sums)
-            train |= {
-                "learning_rate": parts.learning_rates[epoch],
-                "seconds": seconds,
-                "images_per_second": (done - first) * batch_size / seconds,
-            }
-            log.write("train", epoch=epoch, step=done, **train)
-            if validation:
-                log.write("validation", epoch=epoch, step=done, **validation)
-            selection = validation.get(_selection_attack(config))
-            best = selection is not None and checkpoints.is_best(manager, selection)
-            if best or _is_saved(config, epoch):
-                checkpoints.save(manager, state, epoch=epoch, accuracy=selection)
-            current.clear()
-            _keep_warmup(config, manager, epoch)
-            progress.epoch(epoch, train=train, validation=validation, best=best)
-
-
-def _is_saved(config, epoch):
-    """Whether an epoch ends with a checkpoint even if it is not the best so far."""
-    return (
-        epoch + 1 == config.optim.num_epochs
-        or (epoch + 1) % config.checkpoint.every_epochs == 0
-        or _is_warmups_end(config, epoch)
-    )
-
-
-def _is_warmups_end(config, epoch):
-    """Whether this epoch is the last of a warm-up that is to be kept."""
-    return config.checkpoint.keep_warmup and epoch + 1 == config.method.warmup_epochs
-
-
-def _keep_warmup(config, manager, epoch):
-    """After the last epoch of the warm-up, keep the run as it is for others that begin with it."""
-    if _is_warmups_end(config, epoch):
-        checkpoints.wait(manager)
-        hosts.first_does(runs.warmup.keep, manager.directory.parent)
-
-
-@contextlib.contextmanager
-def _saving(manager, progress):
-    """Within it, a wish to stop saves the state and epoch that stand in the dict it yields, if any does."""
-    current = {}
-    try:
-        yield current
-    except Stopped as stopped:
-        if current:
-            _save(manager, progress, **current)
-        checkpoints.wait(manager)
-        raise Stopped(
-            f"{stopped} after step {manager.latest_step() or 0:,}, which is saved; the same command goes on"
-        ) from stopped
-
-
-def _save(manager, progress, state, *, epoch):
-    """Save within an epoch, nothing that is not finite."""
-    progress.settle()
-    _check_finite(state, epoch)
-    checkpoints.save(manager, state, epoch=epoch)
-
-
-def _check_finite(state, epoch):
-    """Stop before a state with NaN is saved or validated: its loss would tell only one step later."""
-    if not step.is_finite((state.params, state.batch_stats, state.opt_state, state.sums)):
-        raise not_finite("a parameter is not finite", int(state.step), epoch)
-
-
-def create_step(config, parts, *, devices=None):
-    """The config's training step: (state, key, images, labels, index [D, b]) -> state, sums.
-
-    On all local devices, or on `devices`, see `step.on_all_devices`.
+    It runs on all local devices, or on `devices`, see `step.on_all_devices`.
     """
     method = methods.get(config.method.name)
     per_device = functools.partial(
         step.train_step,
-        model=parts.model,
-        optimizer=parts.optimizer,
+        model=experiment.model,
+        optimizer=experiment.optimizer,
         weighting=method.weighting(config.method, num_steps=config.attack.num_steps),
         normalized=method.normalized,
         augment=functools.partial(augment, pad=config.dataset.pad, flip=config.dataset.flip),
         attack=functools.partial(pgd_and_kappa, **config.attack),
-        warmup_steps=config.method.warmup_epochs * parts.steps_per_epoch,
-        steps_per_epoch=parts.steps_per_epoch,
+        warmup_steps=config.method.warmup_epochs * experiment.steps_per_epoch,
+        steps_per_epoch=experiment.steps_per_epoch,
         grad_through_weights=config.method.grad_through_weights,
     )
     return step.on_all_devices(per_device, num_split=1, donate_state=True, devices=devices)
 
 
-def _create_validation(config, parts):
-    """Function of the state that gives validation accuracies in percent; none where nothing is held out.
+@dataclasses.dataclass(frozen=True)
+class _Schedule:
+    """When epochs end and checkpoints are written.
 
-    It calls its second argument after every batch.
+    Attributes:
+      batch_size: the global one.
+      num_epochs: epochs of the whole run.
+      steps_per_epoch: steps of each.
+      every_steps: steps between checkpoints within an epoch; None: there are none within an epoch.
+      every_epochs: epochs between checkpoints at the end of an epoch.
+      kept_warmup_epochs: length of the warm-up that is kept for other runs; 0: none is kept.
     """
-    if not len(parts.dataset.validation.labels):
-        return lambda state, check: {}
-    images, labels = accuracy.replicated(parts.dataset.validation)
-    key = step.replicate(parts.evaluation_key)
-    counters = {
-        name: accuracy.create(
-            parts.evaluation_model,
-            suite.create(name, eps=config.evaluation.eps, step_size=config.evaluation.step_size),
-        )
-        for name in ("clean", _selection_attack(config))
-    }
 
-    def validate(state, check):
-        settings = {"batch_size": config.evaluation.batch_size, "progress": lambda number: check()}
-        return {
-            name: accuracy.measure(counter, state.variables, key, images, labels, **settings)
-            for name, counter in counters.items()
-        }
+    batch_size: int
+    num_epochs: int
+    steps_per_epoch: int
+    every_steps: int | None
+    every_epochs: int
+    kept_warmup_epochs: int
 
-    return validate
+    def first_epoch(self, done: int, lines: Sequence[dict[str, Any]]) -> int:
+        """Returns the 0-based epoch that a run resumes with after `done` steps; `num_epochs` if it is complete.
+
+        An epoch is complete when metrics.jsonl has its line. A run that was stopped before, during a validation for
+        instance, resumes with an epoch that has no steps left.
+        """
+        logged = any(line["kind"] == "train" and line["step"] == done for line in lines)
+        return max(done if logged else done - 1, 0) // self.steps_per_epoch
+
+    def saves_within_epoch(self, done: int) -> bool:
+        """Whether a checkpoint is written after `done` steps although they do not end an epoch."""
+        at_end = done % self.steps_per_epoch == 0
+        return self.every_steps is not None and done % self.every_steps == 0 and not at_end
+
+    def saves_after_epoch(self, epoch: int) -> bool:
+        """Whether a checkpoint is written after a 0-based epoch even if it is not the best so far."""
+        return epoch + 1 in (self.num_epochs, self.kept_warmup_epochs) or (epoch + 1) % self.every_epochs == 0
 
 
-def _selection_attack(config):
-    """Name of the attack whose validation accuracy chooses the best checkpoint."""
-    return f"pgd{config.evaluation.selection_steps}"
+def _train(
+    experiment: Experiment,
+    state: step.State,
+    *,
+    train_step: jax.stages.Wrapped,
+    validator: accuracy.Evaluator | None,
+    selection_attack: str,
+    schedule: _Schedule,
+    first_epoch: int,
+    manager: ocp.CheckpointManager,
+    log: runs.MetricsLog,
+) -> None:
+    """Trains from `state` and `first_epoch` to the end of the last epoch.
+
+    `selection_attack` is the attack whose validation accuracy chooses the best checkpoint.
+    """
+    images, labels = accuracy.replicated(experiment.dataset.train)
+    key = step.replicate(experiment.step_key)
+    batch_size, steps_per_epoch = schedule.batch_size, schedule.steps_per_epoch
+    done = resumed_at = int(state.step)
+    progress = TrainingProgress(
+        first_step=done,
+        num_steps=schedule.num_epochs * steps_per_epoch,
+        batch_size=batch_size,
+        num_epochs=schedule.num_epochs,
+    )
+    with (
+        contextlib.closing(progress),
+        preemption.deferring_signals(maximum=hosts.delayed_maximum()) as check,
+    ):
+        if 0 < first_epoch == schedule.kept_warmup_epochs and done == first_epoch * steps_per_epoch:
+            _keep_warmup(manager)  # The run may have been killed just before.
+        try:
+            for epoch in range(first_epoch, schedule.num_epochs):
+                order = epoch_order(experiment.order_key, epoch, len(labels))
+                started, first_step = time.monotonic(), done
+                while done < (epoch + 1) * steps_per_epoch:
+                    index = order[done % steps_per_epoch * batch_size :][:batch_size]
+                    state, sums = train_step(state, key, images, labels, step.shard(index))
+                    progress.step(done, epoch, sums)
+                    done += 1
+                    check()
+                    if schedule.saves_within_epoch(done):
+                        _save(manager, progress, state, epoch=epoch)
+                progress.flush()
+                _check_finite(state, epoch)
+                seconds = time.monotonic() - started
+                validation = {}
+                if validator is not None:
+                    validation = {
+                        attack: validator.measure(attack, state.variables, lambda number: check()).accuracy
+                        for attack in validator.attacks
+                    }
+
+                # Logs come before the checkpoint: after a kill, lines without a checkpoint are dropped and redone.
+                train = _epoch_means(state.sums) | {
+                    "learning_rate": experiment.learning_rates[epoch],
+                    "seconds": seconds,
+                    "images_per_second": (done - first_step) * batch_size / seconds,
+                }
+                log.write("train", epoch=epoch, step=done, **train)
+                if validation:
+                    log.write("validation", epoch=epoch, step=done, **validation)
+                selection = validation.get(selection_attack)
+                best = selection is not None and checkpoints.is_best(manager, selection)
+                if best or schedule.saves_after_epoch(epoch):
+                    checkpoints.save(manager, state, epoch=epoch, accuracy=selection)
+                if epoch + 1 == schedule.kept_warmup_epochs:
+                    _keep_warmup(manager)
+                progress.epoch(epoch, train=train, validation=validation, best=best)
+        except Stopped as stopped:  # Raised by `check` alone: after a step, or in a validation.
+            if done > resumed_at:
+                _save(manager, progress, state, epoch=epoch)
+            checkpoints.wait(manager)
+            raise Stopped(
+                f"{stopped} after step {manager.latest_step() or 0:,}, which is saved; the same command goes on"
+            ) from stopped
 
 
-def _epoch_values(sums):
-    """Means over an epoch's examples and its histograms; accuracy in percent, under the training attack."""
-    sums = {name: np.asarray(value).tolist() for name, value in sums.items()}
+def _save(
+    manager: ocp.CheckpointManager, progress: TrainingProgress, state: step.State, *, epoch: int
+) -> None:
+    """Saves a state within an epoch unless it is not finite."""
+    progress.flush()
+    _check_finite(state, epoch)
+    checkpoints.save(manager, state, epoch=epoch)
+
+
+def _check_finite(state: step.State, epoch: int) -> None:
+    """Raises RunError before a state with NaN is saved or validated: its loss would show it one step later."""
+    if not step.is_finite((state.params, state.batch_stats, state.opt_state, state.sums)):
+        raise divergence_error("a parameter is not finite", int(state.step), epoch)
+
+
+def _keep_warmup(manager: ocp.CheckpointManager) -> None:
+    """Keeps a copy of the run at the end of its warm-up, for others that start from there."""
+    checkpoints.wait(manager)
+    hosts.run_on_first(runs.warmup.keep, manager.directory.parent)
+
+
+def _create_validator(
+    experiment: Experiment, *, attacks: Sequence[str], eps: float, step_size: float, batch_size: int
+) -> accuracy.Evaluator | None:
+    """Returns what measures validation accuracies, or None if no images are held out."""
+    if not len(experiment.dataset.validation.labels):
+        return None
+    return accuracy.Evaluator(
+        experiment.evaluation_model,
+        experiment.dataset.validation,
+        experiment.evaluation_key,
+        {attack: suite.create(attack, eps=eps, step_size=step_size) for attack in attacks},
+        batch_size=batch_size,
+    )
+
+
+def _epoch_means(sums: step.Sums) -> dict[str, Any]:
+    """Returns the means over an epoch's examples and its histograms; accuracy in percent, under the training attack."""
+    values = {name: np.asarray(value).tolist() for name, value in sums.items()}
     return {
-        "loss": sums["loss"] / sums["examples"],
-        "accuracy": 100 * sums["correct"] / sums["examples"],
-        "mean_weight": sums["weight"] / sums["examples"],
-        "light_share": sums["light"] / sums["examples"],
-        "margins": sums["margins"],
-        "weights": sums["weights"],
+        "loss": values["loss"] / values["examples"],
+        "accuracy": 100 * values["correct"] / values["examples"],
+        "mean_weight": values["weight"] / values["examples"],
+        "light_share": values["light"] / values["examples"],
+        "margins": values["margins"],
+        "weights": values["weights"],
     }
 
 
-def _print_start(config, parts, workdir, done):
-    """Say what is trained, on what, where, and what will be missing."""
-    dataset = parts.dataset
+def _print_start(
+    experiment: Experiment, workdir: pathlib.Path, *, method: str, dataset: str, warmup_epochs: int, done: int
+) -> None:
+    """Prints what is trained, on what data and devices, and what to expect."""
+    splits, num_epochs = experiment.dataset, len(experiment.learning_rates)
     print(
-        f"{config.method.name} on {config.dataset.name}: {len(dataset.train.labels):,} training, "
-        f"{len(dataset.validation.labels):,} validation, {len(dataset.test.labels):,} test images; "
+        f"{method} on {dataset}: {len(splits.train.labels):,} training, "
+        f"{len(splits.validation.labels):,} validation, {len(splits.test.labels):,} test images; "
         f"{jax.device_count()} x {jax.local_devices()[0].device_kind}; in {workdir}"
     )
-    if not len(dataset.validation.labels):
+    if not len(splits.validation.labels):
         print("dataset.validation_size is 0: there will be no best checkpoint, only the last")
-    if methods.get(config.method.name).reweighted and config.method.warmup_epochs >= config.optim.num_epochs:
+    if methods.get(method).reweighted and warmup_epochs >= num_epochs:
         print(
-            f"method.warmup_epochs is {config.method.warmup_epochs} and optim.num_epochs {config.optim.num_epochs}: "
-            f"all weights stay 1, so this run is standard adversarial training, not {config.method.name}"
+            f"method.warmup_epochs is {warmup_epochs} and optim.num_epochs {num_epochs}: "
+            f"all weights stay 1, so this run is standard adversarial training, not {method}"
         )
     if done:
-        print(f"going on after step {done:,}, in epoch {done // parts.steps_per_epoch + 1}")
+        print(f"going on after step {done:,}, in epoch {done // experiment.steps_per_epoch + 1}")

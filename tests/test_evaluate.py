@@ -15,8 +15,9 @@ from jaxrw import evaluate, export, networks, train
 from jaxrw.attacks import autoattack
 from jaxrw.networks import torch_weights
 from jaxrw.system.errors import UserError
-from jaxrw.training import experiment, step
+from jaxrw.training import step
 from jaxrw.training.augment import to_pixels
+from jaxrw.training.experiment import Experiment, create_experiment
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -124,16 +125,16 @@ def test_adversarial_images_are_kept_and_are_worth_the_recorded_accuracy(run, tm
     assert not list(workdir.glob("adversarial-*"))
     after = evaluate.run(config, workdir, checkpoint="last")["checkpoints"]["last"]["accuracy"]
     assert after == before
-    parts = experiment.create(config)
-    variables = torch_weights.load(workdir / "last.safetensors", model=parts.model, num_classes=10)
-    logits_fn = jax.jit(step.logits_function(parts.model, variables))
-    clean = np.asarray(to_pixels(parts.dataset.test.images))
+    experiment = create_experiment(config)
+    variables = torch_weights.load(workdir / "last.safetensors", model=experiment.model, num_classes=10)
+    logits_fn = jax.jit(step.logits_function(experiment.model, variables))
+    clean = np.asarray(to_pixels(experiment.dataset.test.images))
     names = sorted(path.name for path in workdir.glob("adversarial-*"))
     assert names == [f"adversarial-last-{attack}.npz" for attack in sorted(attacks[1:])]
     for attack in attacks[1:]:
         with np.load(workdir / f"adversarial-last-{attack}.npz") as kept:
             assert np.abs(kept["images"] - clean).max() <= 0.05 + 2**-23
-            np.testing.assert_array_equal(kept["labels"], parts.dataset.test.labels)
+            np.testing.assert_array_equal(kept["labels"], experiment.dataset.test.labels)
             correct = np.asarray(logits_fn(kept["images"])).argmax(1) == kept["labels"]
             np.testing.assert_array_equal(correct, kept["correct"])
             assert 100 * int(correct.sum()) / len(correct) == after[attack]
@@ -175,17 +176,17 @@ def test_export_on_the_command_line_reads_back(run, tmp_path):
     config, workdir = run
     model = networks.create("wrn", 10, depth=10, width=1)
     variables = torch_weights.load(workdir / "best.safetensors", model=model, num_classes=10)
-    with evaluate.open_run(config, workdir) as (_, _, variables_of):
-        jax.tree.map(np.testing.assert_array_equal, variables, dict(variables_of("best")()))
+    with evaluate.open_run(config, workdir) as (_, _, restore):
+        jax.tree.map(np.testing.assert_array_equal, variables, dict(restore("best")))
 
 
 def test_no_weights_are_drawn_to_restore_others(run, monkeypatch):
     """They would be there twice, and take seconds to compile. Restored ones lie where `replicate` puts arrays."""
     config, workdir = run
-    monkeypatch.setattr(experiment.Experiment, "create_state", None)
-    with evaluate.open_run(config, workdir) as (parts, _, variables_of):
-        variables = variables_of("last")()
-    expected = torch_weights.load(workdir / "last.safetensors", model=parts.model, num_classes=10)
+    monkeypatch.setattr(Experiment, "create_state", None)
+    with evaluate.open_run(config, workdir) as (experiment, _, restore):
+        variables = restore("last")
+    expected = torch_weights.load(workdir / "last.safetensors", model=experiment.model, num_classes=10)
     jax.tree.map(np.testing.assert_array_equal, dict(variables), expected)
     # Placed otherwise, they would have every program compiled once more.
     assert {leaf.sharding for leaf in jax.tree.leaves(variables)} == {step.replicate(np.zeros(1)).sharding}

@@ -28,7 +28,7 @@ import launch
 from configs import digits
 from jaxrw import data, report, runs, settings
 from jaxrw.system.errors import UserError
-from jaxrw.training import experiment
+from jaxrw.training.experiment import create_experiment
 
 
 def run(*arguments):
@@ -152,7 +152,10 @@ def test_results_that_are_none_are_kept_when_new_ones_are_written(tmp_path, caps
     write(tmp_path / "results.json", accuracy(1000.0))
     with runs.open_workdir(tmp_path, tiny.config()):
         assert not (tmp_path / "results.json").exists()
-    assert "the accuracy 'clean' of 'last' is 1000.0, not in 0..100; it is kept as" in capsys.readouterr().err
+    message = (
+        "checkpoints.last.accuracy.clean is 1000.0; must be a percentage in 0..100 or null; it is kept as"
+    )
+    assert message in capsys.readouterr().err
     assert (tmp_path / "damaged" / "results.json").read_text() == accuracy(1000.0)
 
 
@@ -425,7 +428,7 @@ _VALUES = st.one_of(
 @given(field=st.sampled_from(_FIELDS), value=_VALUES)
 def test_any_value_of_any_field(tmp_path, capsys, monkeypatch, field, value):
     """Told in one line, or accepted; what is accepted is not run here."""
-    monkeypatch.setattr("jaxrw.train.run", lambda config, workdir, **options: experiment.create(config))
+    monkeypatch.setattr("jaxrw.train.run", lambda config, workdir, **options: create_experiment(config))
     monkeypatch.setattr("jaxrw.evaluate.run", lambda *arguments, **options: {"checkpoints": {}})
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     status = run(DIGITS, *TINY, f"--config.{field}={value}", "--workdir", tmp_path / "run")

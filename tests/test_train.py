@@ -1,4 +1,4 @@
-"""Whole runs: their files, the choice of the best checkpoint, and going on after a kill."""
+"""Whole runs: their files, the choice of the best checkpoint, and resuming after a kill."""
 
 import functools
 import json
@@ -18,7 +18,8 @@ from helpers import tiny
 from jaxrw import evaluate, runs, train
 from jaxrw.runs import checkpoints
 from jaxrw.system.errors import RunError, Stopped, UserError
-from jaxrw.training import experiment
+from jaxrw.training.accuracy import Evaluator
+from jaxrw.training.experiment import Experiment, create_experiment
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -37,7 +38,7 @@ def lines(workdir, *kinds):
 
 def last_state(workdir):
     """Leaves of the last checkpoint's state, as NumPy arrays, and the steps of the last and the best."""
-    template = experiment.create(tiny.config()).create_state()
+    template = create_experiment(tiny.config()).create_state()
     with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
         state = checkpoints.restore(manager, manager.latest_step(), template)
         return jax.tree.map(np.asarray, jax.tree.leaves(state)), manager.latest_step(), manager.best_step()
@@ -92,7 +93,7 @@ def test_a_finished_run_is_left_alone(whole):
 
 def test_killed_after_epoch_2_and_run_again_equals_uninterrupted(whole, tmp_path):
     """SIGKILL while epoch 3 trains; what it had logged without a checkpoint is written once, not twice."""
-    program = f"import tiny; from jaxrw import train; train.run(tiny.config(), {str(tmp_path / 'run')!r})"
+    program = f"from helpers import tiny; from jaxrw import train; train.run(tiny.config(), {str(tmp_path / 'run')!r})"
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
@@ -123,8 +124,8 @@ def test_resuming_from_every_checkpoint_within_an_epoch(whole, tmp_path, monkeyp
     taken = []
     create = train.create_step
 
-    def fragile(config, parts):
-        inner = create(config, parts)
+    def fragile(config, experiment):
+        inner = create(config, experiment)
 
         def step(*arguments):
             taken.append(1)
@@ -148,14 +149,14 @@ def test_resuming_from_every_checkpoint_within_an_epoch(whole, tmp_path, monkeyp
 def test_asked_to_stop_it_saves_and_goes_on_the_same(whole, tmp_path, monkeypatch, capsys):
     """SIGTERM and Ctrl-C in steps 2, 4 (the end of an epoch) and 11, and once in a validation: the same run."""
     signals = {2: signal.SIGTERM, 4: signal.SIGINT, 11: signal.SIGTERM}
-    create, measure = train.create_step, train.accuracy.measure
+    create, measure = train.create_step, Evaluator.measure
 
     def asked(number):
         signal.raise_signal(number)
         time.sleep(0.3)  # a thread takes it up
 
-    def signalled(config, parts):
-        inner = create(config, parts)
+    def signalled(config, experiment):
+        inner = create(config, experiment)
 
         def step(state, *arguments):
             number = int(state.step) + 1
@@ -166,7 +167,7 @@ def test_asked_to_stop_it_saves_and_goes_on_the_same(whole, tmp_path, monkeypatc
         return step
 
     def measure_once(*arguments, **options):
-        monkeypatch.setattr(train.accuracy, "measure", measure)
+        monkeypatch.setattr(Evaluator, "measure", measure)
         asked(signal.SIGTERM)
         return measure(*arguments, **options)
 
@@ -174,7 +175,7 @@ def test_asked_to_stop_it_saves_and_goes_on_the_same(whole, tmp_path, monkeypatc
     stopped = []
     for attempt in range(6):
         if attempt == 2:
-            monkeypatch.setattr(train.accuracy, "measure", measure_once)
+            monkeypatch.setattr(Evaluator, "measure", measure_once)
         try:
             train.run(tiny.config(), tmp_path / "run")
         except Stopped as error:
@@ -191,7 +192,7 @@ def test_asked_to_stop_it_saves_and_goes_on_the_same(whole, tmp_path, monkeypatc
 
 def test_the_same_seed_gives_the_same_bits(whole, tmp_path):
     """In another process, from nothing."""
-    program = f"import tiny; from jaxrw import train; train.run(tiny.config(), {str(tmp_path / 'run')!r})"
+    program = f"from helpers import tiny; from jaxrw import train; train.run(tiny.config(), {str(tmp_path / 'run')!r})"
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
     subprocess.run([sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL, check=True)
     check_same(tmp_path / "run", whole)
@@ -202,7 +203,7 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_and_nothing_else(whole, tmp_pa
     (workdir / "checkpoints" / "12" / "default" / "manifest.ocdbt").write_bytes(b"")
     with monkeypatch.context() as context:
         # Nor are weights drawn that nobody needs.
-        context.setattr(experiment.Experiment, "create_state", None)
+        context.setattr(Experiment, "create_state", None)
         train.run(tiny.config(), workdir)
     told = capsys.readouterr()
     assert "checkpoints/12 is damaged: default/manifest.ocdbt" in told.err
@@ -214,8 +215,8 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     """The last update of an epoch gives NaN after a finite loss: the next loss would be too late."""
     create = train.create_step
 
-    def poisoned(config, parts):
-        inner = create(config, parts)
+    def poisoned(config, experiment):
+        inner = create(config, experiment)
 
         def step(*arguments):
             state, sums = inner(*arguments)
@@ -236,9 +237,9 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
 def test_two_processes_do_not_share_a_directory(whole):
     """This process holds the lock; another one is refused, and may work there once this one has let go."""
     program = f"""
-import contextlib, tiny
+from helpers import tiny
 from jaxrw import runs
-from jaxrw.errors import UserError
+from jaxrw.system.errors import UserError
 try:
     with runs.open_workdir({str(whole)!r}, tiny.config()):
         print("mine")
@@ -255,7 +256,7 @@ except UserError as error:
 
 
 def test_a_warm_up_that_never_ends_is_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "_train", lambda *arguments: None)  # it is said before
+    monkeypatch.setattr(train, "_train", lambda *arguments, **options: None)  # it is said before
     train.run(tiny.config(method__warmup_epochs=3, optim__num_epochs=1, dataset__validation_size=0), tmp_path)
     assert "this run is standard adversarial training, not ours_mail" in capsys.readouterr().out
 
@@ -318,7 +319,7 @@ def test_a_directory_of_another_config_is_refused_with_the_fields(whole):
 
 def test_ranking_of_checkpoints(tmp_path):
     """Strictly better replaces the best; a tie, a NaN and a missing accuracy do not."""
-    state = experiment.create(tiny.config()).create_state()
+    state = create_experiment(tiny.config()).create_state()
     kept = []
     with checkpoints.open_checkpoints(tmp_path) as manager:
         for epoch, accuracy in enumerate([1.0, 5.0, 5.0, float("nan"), None, 4.0]):

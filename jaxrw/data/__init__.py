@@ -1,4 +1,4 @@
-"""Sets of images to train and test on; `load` is the only door."""
+"""Image data sets for training and testing; `load` is the only entry point."""
 
 import difflib
 import os
@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from jaxrw.data import cifar, digits, folder, images, prepared, splits
-from jaxrw.data.dataset import Dataset, Source, Split, check, directory
+from jaxrw.data.dataset import Dataset, Part, Source, Split, check, directory
 from jaxrw.system.errors import UserError
 
 __all__ = ["Dataset", "Split", "load"]
@@ -16,34 +16,34 @@ __all__ = ["Dataset", "Split", "load"]
 def load(
     name: str,
     *,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     train_size: int | None = None,
     validation_size: int = 0,
     test_size: int | None = None,
     downscale: int = 1,
 ) -> Dataset:
-    """Images with values in 0..255, uint8 [N, H, W, C], and labels in 0..K-1, int32 [N].
+    """Loads the training, validation and test images of a data set.
 
-    Which images depends on the sizes alone (see `splits`): `validation_size` of the training images are held
-    out, then `train_size` (None: all the rest) are taken, and `test_size` (None: all) of the test images.
-    Only these are decoded.
+    The choice of images depends on the sizes alone, see `splits`: `validation_size` of the training images are held
+    out, `train_size` of the others are taken, and `test_size` of the test images. Only these are decoded.
 
     Args:
-      name: "digits" (needs no file), "folder" (`data_dir`/train/<class>/*.png, likewise test), "cifar10" or
-        "cifar100" (downloaded if not in `data_dir`), or any image-classification set, "set" or "set/config",
-        that tensorflow-datasets has prepared in `data_dir` as array_record. TensorFlow is never needed. A
-        prepared set without a test split is tested on its validation split.
-      data_dir: where sets lie; None: as tensorflow-datasets, $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      train_size: at least 1, or None.
-      validation_size: at least 0, and less than there are training images.
-      test_size: at least 1, or None.
-      downscale: at least 1; squares of so many pixels a side become one, their mean.
+      name: "digits" (needs no file), "folder" (`data_dir`/train/<class>/*.png and likewise test), "cifar10" or
+        "cifar100" (downloaded unless in `data_dir`), or any image-classification set, "set" or "set/config", that
+        tensorflow-datasets has prepared in `data_dir` as array_record. TensorFlow is never needed. If a prepared set
+        has no test split, its validation split serves for testing.
+      data_dir: directory of the data sets. None: $TFDS_DATA_DIR or ~/tensorflow_datasets, as in tensorflow-datasets.
+      train_size: at least 1. None: all but the validation images.
+      validation_size: at least 0 and less than the number of training images.
+      test_size: at least 1. None: all test images.
+      downscale: side of the squares of pixels that are replaced with their mean, at least 1.
 
     Returns:
-      A Dataset with K >= 2 classes, H, W >= 8 and C = 1 or 3.
+      A Dataset of uint8 images [N, H, W, C] in 0..255 and int32 labels [N] in 0..K-1, with K >= 2 classes, H, W >= 8
+      and C = 1 or 3.
 
     Raises:
-      UserError: if there is no such set, it is damaged or unsuitable, or a size is more than it has.
+      UserError: the set does not exist, is damaged or unsuitable, or has fewer images than a size asks for.
 
     >>> data = load("digits", train_size=1000, validation_size=100)
     >>> data.train.images.shape, len(data.validation.labels), len(data.test.labels), data.num_classes
@@ -51,11 +51,12 @@ def load(
     """
     splits.check_sizes(train_size=train_size, validation_size=validation_size, test_size=test_size)
     source = _find(name, data_dir)
-    train, held_out = splits.train_and_validation(
+    train, validation = splits.train_and_validation(
         source.train.size, train_size=train_size, validation_size=validation_size
     )
-    test = _smaller(name, source.test.read(splits.test(source.test.size, test_size=test_size)), downscale)
-    both = _smaller(name, source.train.read(np.concatenate([held_out, train])), downscale)
+    test = _read(source.test, splits.test(source.test.size, test_size=test_size), downscale, name)
+    # In one call, because a prepared set reads the ids of all of its records each time.
+    both = _read(source.train, np.concatenate([validation, train]), downscale, name)
     dataset = Dataset(
         train=Split(both.images[validation_size:], both.labels[validation_size:]),
         validation=Split(both.images[:validation_size], both.labels[:validation_size]),
@@ -66,8 +67,8 @@ def load(
     return check(name, dataset)
 
 
-def _find(name: str, data_dir: str | os.PathLike | None) -> Source:
-    """The named set, prepared if it has to be, but not read."""
+def _find(name: str, data_dir: str | os.PathLike[str] | None) -> Source:
+    """Returns the named set without reading its images; downloads and prepares CIFAR if necessary."""
     if name == "digits":
         return digits.source()
     if name == "folder":
@@ -81,8 +82,8 @@ def _find(name: str, data_dir: str | os.PathLike | None) -> Source:
     return prepared.source(name, path)
 
 
-def _smaller(name: str, split: Split, downscale: int) -> Split:
-    """The split with images `downscale` times smaller in height and width."""
+def _read(part: Part, chosen: np.ndarray, downscale: int, name: str) -> Split:
+    split = part.read(chosen)
     try:
         return Split(images.downscale(split.images, downscale), split.labels)
     except ValueError as error:
@@ -90,11 +91,10 @@ def _smaller(name: str, split: Split, downscale: int) -> Split:
 
 
 def _unknown(name: str, root: pathlib.Path) -> UserError:
-    """What there is instead of the set named."""
-    always, found = ["digits", "folder", *cifar.ARCHIVES], list(prepared.find_all(root))
-    close = difflib.get_close_matches(str(name), always + found, n=1)
+    always, there = ["digits", "folder", *cifar.ARCHIVES], list(prepared.find_all(root))
+    close = difflib.get_close_matches(str(name), always + there, n=1)
     guess = f" (did you mean {close[0]!r}?)" if close else ""
     return UserError(
         f"dataset.name={name!r}: unknown{guess}; choose one of {', '.join(always)}, or a set prepared by "
-        f"tensorflow-datasets in {root}, which has {', '.join(found) if found else 'none'}"
+        f"tensorflow-datasets in {root}, which has {', '.join(there) or 'none'}"
     )

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100: downloaded, checked and prepared for tensorflow-datasets, without TensorFlow.
+"""Downloads, checks and prepares CIFAR-10 and CIFAR-100 for tensorflow-datasets, without TensorFlow.
 
-The stock builder needs TensorFlow to open a file and to encode an image. This one writes the same records
-(same features, ids and order) as array_record, so that `tfds.data_source("cifar10")` reads them as its own.
+The builder of tensorflow-datasets needs TensorFlow to open a file and to encode an image. This one writes the same
+records (features, ids and order) as array_record, so that `tfds.data_source("cifar10")` reads them as its own.
 """
 
 import contextlib
@@ -16,31 +16,35 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from jaxrw.data.dataset import reason
+from jaxrw.data.dataset import one_line
 from jaxrw.system.errors import UserError
 
-# The version of the stock builder whose records these are.
+# Version of the builder in tensorflow-datasets that writes the same records.
 VERSION = "3.0.2"
 _SIDE = 32
 _CHUNK = 1 << 20
-# Without a network the user is to know within seconds. For connecting and for each read, not for the whole.
+# For connecting and for each read, so that a missing network is reported within seconds.
 _TIMEOUT_SECONDS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """One of the two archives, in its "binary version".
+    """An archive of the "binary version" of CIFAR.
 
     Attributes:
-      url, size (bytes), sha256: where it is had and how it is known.
-      train_files, test_files: its members; rows of label bytes, then 3x32x32 pixels.
-      name_files: the label features in the order of the label bytes, each with the member naming its classes.
+      url: where it is downloaded from.
+      size: in bytes.
+      sha256: its checksum, in hexadecimal.
+      train_files: members with the training images, in rows of label bytes and 3x32x32 pixels.
+      test_files: members with the test images, likewise.
+      name_files: (feature, member with the names of its classes) for each label byte, in their order.
     """
 
     url: str
@@ -51,7 +55,7 @@ class Archive:
     name_files: tuple[tuple[str, str], ...]
 
 
-# Sizes and checksums: tensorflow_datasets 4.9.10, url_checksums/cifar10.txt and cifar100.txt; members: its
+# From tensorflow_datasets 4.9.10: sizes and checksums from url_checksums/cifar10.txt and cifar100.txt, members from
 # image_classification/cifar.py.
 ARCHIVES = {
     "cifar10": Archive(
@@ -77,41 +81,41 @@ ARCHIVES = {
 
 
 def prepare(name: str, root: pathlib.Path, *, archive: Archive) -> pathlib.Path:
-    """Makes `<root>/<name>/<VERSION>` from the archive and returns it; it appears complete or not at all.
+    """Prepares the archive in `<root>/<name>/<VERSION>` and returns that directory, which is complete or missing.
 
-    The archive is taken from `<root>/downloads/` if it lies there, else downloaded to there.
+    The archive is downloaded to `<root>/downloads/` unless it is there already.
 
     Raises:
-      UserError: if the archive cannot be had, is not the right one, or `root` cannot be written.
+      UserError: the archive cannot be downloaded, is not the right one, or `root` cannot be written.
     """
     target = root / name / VERSION
-    complete = target / "dataset_info.json"  # there once tfds has renamed its temporary directory
+    complete = target / "dataset_info.json"  # exists once tfds has renamed its temporary directory
     file = root / "downloads" / archive.url.rpartition("/")[2]
     try:
-        if complete.exists():  # another process has been faster
+        if complete.exists():  # another process was faster
             return target
-        if target.exists():  # tfds would take it for a complete copy
+        if target.exists():  # tfds would mistake it for a complete copy
             raise UserError(f"dataset.name={name!r}: {target} holds no complete copy; delete that directory")
         if file.exists():
             _verify(name, file, archive=archive, advice="delete it and run again")
         else:
             _download(name, file, archive=archive)
-        builder = _Builder(name, archive=archive, contents=_contents(file, archive=archive), root=root)
+        builder = _Builder(name, archive=archive, members=_members(file, archive=archive), root=root)
         # tfds announces "Unknown size" on standard output; its progress bars go to standard error.
         with contextlib.redirect_stdout(io.StringIO()):
             offline = tfds.download.DownloadConfig(try_download_gcs=False)
             builder.download_and_prepare(download_config=offline, file_format="array_record")
     except (OSError, RuntimeError) as error:  # array_record reports a full disk as RuntimeError
-        # Another process may have prepared the same set meanwhile; whoever renames second finds it there.
+        # Another process may have prepared the same set in the meantime, so that renaming fails.
         if not complete.exists():
             raise UserError(
-                f"dataset.data_dir={str(root)!r}: {name} cannot be prepared there: {reason(error)}"
+                f"dataset.data_dir={str(root)!r}: {name} cannot be prepared there: {one_line(error)}"
             ) from error
     return target
 
 
 def _download(name: str, file: pathlib.Path, *, archive: Archive) -> None:
-    """Downloads to a temporary name beside `file`, which appears only when size and checksum are right."""
+    """Downloads the archive under a temporary name and renames it to `file` if its size and checksum are right."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         dir=file.parent, prefix=f"{file.name}.", suffix=".part", delete=False
@@ -127,7 +131,7 @@ def _download(name: str, file: pathlib.Path, *, archive: Archive) -> None:
 
 
 def _chunks(name: str, file: pathlib.Path, *, archive: Archive) -> Iterator[bytes]:
-    """The archive's bytes from the network, and no more than it should have: a login page may have no end."""
+    """Yields the archive's bytes from the network; stops after one chunk too many, as a login page may be endless."""
     missing = archive.size
     try:
         with (
@@ -140,10 +144,10 @@ def _chunks(name: str, file: pathlib.Path, *, archive: Archive) -> Iterator[byte
                 yield chunk
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # an answer such as 404 is an open connection too
+            error.close()  # an error such as 404 keeps its connection open
         raise UserError(
             f"dataset.name={name!r}: no prepared copy in {file.parent.parent}, and downloading {archive.url} "
-            f"failed ({reason(error)}); set --config.dataset.data_dir to where a copy is, "
+            f"failed ({one_line(error)}); set --config.dataset.data_dir to where a copy is, "
             f"or put that archive at {file}"
         ) from error
 
@@ -160,15 +164,23 @@ def _verify(name: str, file: pathlib.Path, *, archive: Archive, advice: str) -> 
         )
 
 
-def _contents(file: pathlib.Path, *, archive: Archive) -> dict[str, bytes]:
-    """The members that are needed, in memory: nothing in the archive chooses a path on disk."""
+def _members(file: pathlib.Path, *, archive: Archive) -> dict[str, bytes]:
+    """Reads the needed members of an archive into memory, so that no name in it becomes a path on disk."""
     wanted = {*archive.train_files, *archive.test_files, *(member for _, member in archive.name_files)}
-    with tarfile.open(file, "r:gz") as tar:  # in one pass, as going back in a gzip file means starting again
-        return {member.name: tar.extractfile(member).read() for member in tar if member.name in wanted}
+    with tarfile.open(
+        file, "r:gz"
+    ) as tar:  # in one pass, because going back in a gzip file means starting again
+        return {
+            member.name: content.read()
+            for member in tar
+            if member.name in wanted and (content := tar.extractfile(member))
+        }
 
 
-def _examples(rows: bytes, *, label_keys: tuple[str, ...], split: str) -> Iterator[tuple[int, dict]]:
-    """The stock builder's keys and records; the images as PNG."""
+def _examples(
+    rows: bytes, *, label_keys: tuple[str, ...], split: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the keys and records of tensorflow-datasets' own builder, with images as PNG."""
     table = np.frombuffer(rows, np.uint8).reshape(-1, len(label_keys) + 3 * _SIDE * _SIDE)
     labels, pixels = np.split(table, [len(label_keys)], axis=1)
     for i, image in enumerate(pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)):
@@ -178,41 +190,38 @@ def _examples(rows: bytes, *, label_keys: tuple[str, ...], split: str) -> Iterat
         yield i, record | {"id": f"{split}_{i:05d}", "image": io.BytesIO(png.getvalue())}
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The stock builder's name, version and features, without being registered in its place."""
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # tfds is untyped
+    """A builder with the name, version and features of tensorflow-datasets' own, which it does not replace."""
 
     VERSION = tfds.core.Version(VERSION)
 
-    def __init__(self, name: str, *, archive: Archive, contents: dict[str, bytes], root: pathlib.Path):
+    def __init__(self, name: str, *, archive: Archive, members: dict[str, bytes], root: pathlib.Path) -> None:
         self.name = name
         self._archive = archive
-        self._contents = contents
+        self._members = members
         super().__init__(data_dir=str(root))
 
     def _info(self) -> tfds.core.DatasetInfo:
-        classes = {key: self._contents[member].decode().split() for key, member in self._archive.name_files}
+        labels = {
+            key: tfds.features.ClassLabel(names=self._members[member].decode().split())
+            for key, member in self._archive.name_files
+        }
+        image = tfds.features.Image(shape=(_SIDE, _SIDE, 3))
         return tfds.core.DatasetInfo(
             builder=self,
             description="60,000 colour images of 32x32 pixels, 50,000 of them to train on.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    "image": tfds.features.Image(shape=(_SIDE, _SIDE, 3)),
-                    **{key: tfds.features.ClassLabel(names=names) for key, names in classes.items()},
-                }
-            ),
+            features=tfds.features.FeaturesDict({"id": tfds.features.Text(), "image": image, **labels}),
             supervised_keys=("image", "label"),
             homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
             citation="Alex Krizhevsky. Learning multiple layers of features from tiny images. 2009.",
         )
 
-    def _split_generators(self, dl_manager) -> dict:
-        del dl_manager  # everything has been downloaded
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         return {
             "train": self._generate_examples("train", self._archive.train_files),
             "test": self._generate_examples("test", self._archive.test_files),
         }
 
-    def _generate_examples(self, split: str, members: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
-        rows = b"".join(self._contents[member] for member in members)
+    def _generate_examples(self, split: str, files: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
+        rows = b"".join(self._members[file] for file in files)
         return _examples(rows, label_keys=tuple(key for key, _ in self._archive.name_files), split=split)

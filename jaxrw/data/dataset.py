@@ -1,4 +1,4 @@
-"""What every source gives, and what is checked of it before anything is trained on it."""
+"""Types of data sets, and what is checked before any training."""
 
 import dataclasses
 import os
@@ -10,17 +10,17 @@ import numpy as np
 
 from jaxrw.system.errors import UserError
 
-# A ResNet halves the sides three times, so this is the least that leaves it a pixel.
+# A ResNet halves the height and width three times; at least one pixel must be left.
 MIN_SIDE = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Images with values in 0..255 and their classes in 0..K-1.
+    """Images and their classes.
 
     Attributes:
-      images: uint8 [N, H, W, C], C = 1 (grey) or 3 (RGB).
-      labels: int32 [N].
+      images: uint8 [N, H, W, C] in 0..255, C = 1 (gray) or 3 (RGB).
+      labels: int32 [N] in 0..K-1.
     """
 
     images: np.ndarray
@@ -40,10 +40,11 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The training or the test images of a source: how many, and a reader of chosen ones.
+    """The training or test images of a source, not read yet, so that a small run decodes few of them.
 
-    `read` takes indices into the canonical order, int [n], and gives a Split of these n in that sequence.
-    A reader, so that a run on 1,000 images does not decode a million.
+    Attributes:
+      size: number of images.
+      read: maps indices into the canonical order, int [n], to a Split of these n images in that order.
     """
 
     size: int
@@ -52,40 +53,43 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A set that has been found, nothing of it decoded yet; `class_names` has one name a class."""
+    """A data set whose images have not been read yet; `class_names` has one name per class."""
 
     class_names: tuple[str, ...]
     train: Part
     test: Part
 
 
-def directory(data_dir: str | os.PathLike) -> pathlib.Path:
-    """The directory a user has named, with ~ expanded; it need not exist.
+def directory(data_dir: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the directory that a user named, with ~ expanded; it need not exist.
 
     Raises:
-      UserError: if it cannot be looked into.
+      UserError: the path cannot be looked up.
     """
     try:
         path = pathlib.Path(data_dir).expanduser()
         path.is_dir()
     except (OSError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
         raise UserError(
-            f"dataset.data_dir={str(data_dir)!r}: cannot be looked into ({reason(error)})"
+            f"dataset.data_dir={str(data_dir)!r}: cannot be looked into ({one_line(error)})"
         ) from error
     return path
 
 
-def reason(error: BaseException) -> str:
-    """What an error says, on one line: a user's mistake is told in one."""
+def one_line(error: BaseException) -> str:
+    """Returns the message of an error on one line, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def check(name: str, dataset: Dataset) -> Dataset:
-    """Returns `dataset` if every source's promises hold: at least 2 classes, labels in 0..K-1, H and W >= 8.
+    """Returns `dataset` if it has at least 2 classes, labels in 0..K-1, and images of one shape with H, W >= 8.
+
+    Labels outside of 0..K-1 must not pass: -1 would train with a plausible loss, and K would give NaN.
 
     Raises:
-      UserError: if the images or labels are such that no run can use them.
+      UserError: no run can use these images or labels.
     """
+    field = f"dataset.name={name!r}"
     shape = dataset.train.images.shape[1:]
     for title, split in (
         ("training", dataset.train),
@@ -97,29 +101,21 @@ def check(name: str, dataset: Dataset) -> Dataset:
         chex.assert_shape(split.labels, split.images.shape[:1])
         if split.images.shape[1:] != shape:
             raise UserError(
-                f"dataset.name={name!r}: {title} images are {_sides(split.images.shape[1:])} "
+                f"{field}: {title} images are {_sides(split.images.shape[1:])} "
                 f"and training images {_sides(shape)}, but all must have one size"
             )
-        _check_labels(name, split.labels, title=title, num_classes=dataset.num_classes)
+        wrong = split.labels[(split.labels < 0) | (split.labels >= dataset.num_classes)]
+        if wrong.size:
+            raise UserError(
+                f"{field}: {wrong.size} {title} labels are outside 0..{dataset.num_classes - 1}, "
+                f"the first is {wrong[0]}; a set without labels cannot be used"
+            )
     if min(shape[:2]) < MIN_SIDE:
-        raise UserError(
-            f"dataset.name={name!r}: images are {_sides(shape)}, but at least {MIN_SIDE}x{MIN_SIDE} is needed"
-        )
+        raise UserError(f"{field}: images are {_sides(shape)}, but at least {MIN_SIDE}x{MIN_SIDE} is needed")
     if dataset.num_classes < 2:
-        raise UserError(f"dataset.name={name!r}: {dataset.num_classes} class, but at least 2 are needed")
+        raise UserError(f"{field}: {dataset.num_classes} class, but at least 2 are needed")
     return dataset
 
 
-def _check_labels(name: str, labels: np.ndarray, *, title: str, num_classes: int) -> None:
-    """A label of -1 trains with a plausible loss and one of K gives NaN, so neither may pass."""
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if wrong.size:
-        raise UserError(
-            f"dataset.name={name!r}: {wrong.size} {title} labels are outside 0..{num_classes - 1}, "
-            f"the first is {wrong[0]}; a set without labels cannot be used"
-        )
-
-
 def _sides(shape: tuple[int, ...]) -> str:
-    """Height x width x channels."""
     return "x".join(str(side) for side in shape)

@@ -1,4 +1,4 @@
-"""From encoded bytes to uint8 pixels, refusing what cannot be had without loss."""
+"""Decodes images to uint8 pixels; refuses images whose values do not fit into 8 bits."""
 
 import contextlib
 import io
@@ -9,33 +9,33 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from jaxrw.data.dataset import reason
+from jaxrw.data.dataset import one_line
 from jaxrw.system.errors import UserError
 
 _MODE = {1: "L", 3: "RGB"}
-_GREY_MODES = ("1", "L")
-_EIGHT_BIT_MODES = (*_GREY_MODES, "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-# What Pillow raises for damaged files; it promises no single kind.
+_GRAY_MODES = ("1", "L")
+_EIGHT_BIT_MODES = (*_GRAY_MODES, "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+# What Pillow raises for damaged files.
 _DAMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def probe(file: BinaryIO) -> tuple[int, int, int]:
-    """Height, width and channels (1 if the image is stored grey, else 3), without decoding.
+    """Returns height, width and channels (1 if the image is stored gray, else 3) without decoding.
 
     Raises:
-      ValueError: if it cannot be read as an image of 8 bits a value.
+      ValueError: the file is not a readable image of 8 bits per value.
     """
     with _opened(file) as image:
-        return image.height, image.width, 1 if image.mode in _GREY_MODES else 3
+        return image.height, image.width, 1 if image.mode in _GRAY_MODES else 3
 
 
 def decode(data: bytes, *, channels: int) -> np.ndarray:
-    """Pixels 0..255, uint8 [H, W, channels], of one encoded image.
+    """Decodes one image to pixels in 0..255, uint8 [H, W, channels].
 
-    A palette is looked up, an alpha channel dropped, and grey made RGB or RGB grey if `channels` wants it so.
+    Palettes are looked up, alpha channels dropped, and colors converted to gray or gray to RGB as `channels` demands.
 
     Raises:
-      ValueError: if it cannot be read as an image of 8 bits a value.
+      ValueError: the bytes are not a readable image of 8 bits per value.
     """
     with _opened(io.BytesIO(data)) as image:
         if image.mode != _MODE[channels]:
@@ -44,38 +44,52 @@ def decode(data: bytes, *, channels: int) -> np.ndarray:
 
 
 def decode_all(encoded: Iterable[tuple[str, bytes]], *, count: int, channels: int, field: str) -> np.ndarray:
-    """Pixels 0..255, uint8 [count, H, W, channels], of (name, bytes) pairs that must be of one size.
+    """Decodes images of one size to pixels in 0..255, uint8 [count, H, W, channels].
+
+    Args:
+      encoded: (name, bytes) of `count` images, at least 1.
+      count: number of images.
+      channels: 1 (gray) or 3 (RGB).
+      field: beginning of error messages.
 
     Raises:
-      UserError: beginning with `field`, naming the first image that cannot be read or has another size.
+      UserError: names the first image that cannot be read or has another size than the first one.
     """
-    pixels, first = None, ""
     for i, (name, data) in enumerate(encoded):
         try:
             image = decode(data, channels=channels)
         except ValueError as error:
             raise UserError(f"{field}: {name} cannot be used: {error}") from error
-        if pixels is None:
-            pixels, first = np.empty((count, *image.shape), np.uint8), name
-        if image.shape != pixels.shape[1:]:
-            raise UserError(f"{field}: {odd_size(name, image.shape, first, pixels.shape[1:])}")
+        if i == 0:
+            first, pixels = name, np.empty((count, *image.shape), np.uint8)
+        check_size(name, image.shape[:2], first, pixels.shape[1:3], field=field)
         pixels[i] = image
     return pixels
 
 
-def odd_size(name: str, shape: tuple[int, ...], first: str, first_shape: tuple[int, ...]) -> str:
-    """The complaint about an image whose height and width differ from those of the first one."""
-    return (
-        f"{name} is {shape[0]}x{shape[1]} but {first} is {first_shape[0]}x{first_shape[1]} (height x width); "
-        "all images must have one size"
-    )
+def check_size(
+    name: str, size: tuple[int, ...], first: str, first_size: tuple[int, ...], *, field: str
+) -> None:
+    """Raises UserError if an image's (height, width) is not that of the first image."""
+    if size != first_size:
+        raise UserError(
+            f"{field}: {name} is {size[0]}x{size[1]} but {first} is {first_size[0]}x{first_size[1]} "
+            "(height x width); all images must have one size"
+        )
 
 
 def downscale(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Pixels 0..255, uint8 [N, H / factor, W / factor, C]: the mean of each square, halves rounded up.
+    """Replaces squares of pixels with their mean in 0..255, halves rounded up.
+
+    Args:
+      pixels: uint8 [N, H, W, C].
+      factor: side of the squares, at least 1.
+
+    Returns:
+      uint8 [N, H / factor, W / factor, C].
 
     Raises:
-      ValueError: if H or W is no multiple of `factor`.
+      ValueError: H or W is not a multiple of `factor`.
     """
     if factor == 1:
         return pixels
@@ -89,24 +103,19 @@ def downscale(pixels: np.ndarray, factor: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(file: BinaryIO) -> Iterator[Image.Image]:
-    """An image of 8 bits a value; whatever goes wrong inside is a ValueError of one line."""
+    """Opens an image of 8 bits per value; every failure inside becomes a ValueError of one line."""
     try:
         start = file.read(25)
         file.seek(0)
-        # Pillow cuts 16-bit colour PNGs to 8 bits without a word; byte 24 of a PNG is its bit depth.
+        # Pillow silently cuts 16-bit color PNGs to 8 bits. Byte 24 of a PNG is its bit depth.
         if start.startswith(b"\x89PNG\r\n\x1a\n") and start[24:25] == b"\x10":
             raise ValueError("it has 16 bits a value; values in 0..255 (8 bits) are needed")
-        with _bombs_refused(), Image.open(file) as image:
-            if image.mode not in _EIGHT_BIT_MODES:
-                raise ValueError(f"its mode is {image.mode}; values in 0..255 (8 bits) are needed")
-            yield image
+        with warnings.catch_warnings():
+            # A small file may claim to be a huge image. Pillow only warns before it fills the memory.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                if image.mode not in _EIGHT_BIT_MODES:
+                    raise ValueError(f"its mode is {image.mode}; values in 0..255 (8 bits) are needed")
+                yield image
     except _DAMAGE as error:
-        raise ValueError(reason(error)) from error
-
-
-@contextlib.contextmanager
-def _bombs_refused():
-    """A small file may claim to be a huge image; Pillow warns of it before it fills the memory."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+        raise ValueError(one_line(error)) from error

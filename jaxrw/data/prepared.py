@@ -1,208 +1,189 @@
-"""Image-classification sets that tensorflow-datasets has prepared on disk, read without TensorFlow."""
+"""Reads image-classification sets that tensorflow-datasets has prepared on disk, without TensorFlow."""
 
 import contextlib
-import dataclasses
-import functools
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
 
 from jaxrw.data import images
-from jaxrw.data.dataset import Part, Source, Split, reason
+from jaxrw.data.dataset import Part, Source, Split, one_line
 from jaxrw.system.errors import UserError
 
 _FORMAT = "array_record"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-# Records parsed at a time: enough to read in batches, few enough to hold in memory.
-_CHUNK = 1024
+# Records parsed at a time; reading in batches is five times as fast as one by one.
+_BATCH = 1024
 # What array_record (RuntimeError), protobuf (json_format.Error) and tfds raise for damaged files.
 _DAMAGE = (RuntimeError, json_format.Error, ValueError, TypeError, OSError)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Keys:
-    """The names of a record's features; `id` is None where records have none."""
+class _Records(Protocol):
+    """A data source of tfds whose images are not decoded."""
 
-    image: str
-    label: str
-    id: str | None
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, positions: list[int]) -> list[dict[str, Any]]: ...
 
 
 def default_directory() -> str:
-    """Where tensorflow-datasets keeps prepared sets unless told otherwise."""
+    """Returns the default directory of tensorflow-datasets."""
     return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
 
 
 def find_all(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The highest version of every set below `root`, by "name" or "name/config", sorted."""
+    """Returns the directory of the highest version of every set below `root`, by "name" or "name/config", sorted."""
     copies: dict[str, list[pathlib.Path]] = {}
     for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json"):
         for info in root.glob(pattern):
-            # A killed preparation leaves "incomplete.XXXXXX_1.0.0", which is no version.
+            # A killed preparation leaves a directory "incomplete.XXXXXX_1.0.0".
             if _VERSION.fullmatch(info.parent.name):
                 copies.setdefault(info.parent.parent.relative_to(root).as_posix(), []).append(info.parent)
     return {name: max(paths, key=_version) for name, paths in sorted(copies.items())}
 
 
 def find(name: str, root: pathlib.Path) -> pathlib.Path | None:
-    """The directory of the set's highest version, or None; a set's only config need not be named.
+    """Returns the directory of the set's highest version, or None if there is none.
+
+    The config may be left out of the name of a set that has only one.
 
     Raises:
-      UserError: if the set has several configs and none is named.
+      UserError: the set has several configs and the name has none.
     """
-    found = find_all(root)
-    if name in found:
-        return found[name]
-    configs = [key for key in found if key.startswith(f"{name}/")]
+    copies = find_all(root)
+    if name in copies:
+        return copies[name]
+    configs = [key for key in copies if key.startswith(f"{name}/")]
     if len(configs) > 1:
         raise UserError(
             f"dataset.name={name!r}: has several configs in {root}, choose one of {', '.join(configs)}"
         )
-    return found[configs[0]] if configs else None
+    return copies[configs[0]] if configs else None
 
 
 def source(name: str, path: pathlib.Path) -> Source:
-    """The set prepared in `path`: its splits train and test; without a test split, validation is tested on.
+    """Returns the set prepared in `path`: its splits train and test, or train and validation if it has no test split.
 
-    Canonical order is that of the records' `id`, or of the files where there is no `id` (tensorflow-datasets
-    shuffles by a hash, so that order is fixed too). Image and label are the set's supervised keys or, without
-    such, its only Image and its only ClassLabel.
+    Images are in the order of their `id`, or of the files if there is no `id`. That order is fixed, too, because
+    tensorflow-datasets shuffles by a hash. Image and label are the set's supervised keys, or else its only Image and
+    its only ClassLabel feature.
 
     Raises:
-      UserError: if the copy is damaged, needs TensorFlow, or is not image classification in 8 bits.
+      UserError: the copy is damaged, needs TensorFlow, or is not image classification in 8 bits.
     """
     field = f"dataset.name={name!r}"
-    with _undamaged(field, path):
+    with _reporting_damage(field, path):
         builder = tfds.builder_from_directory(str(path))
-        features, supervised = dict(builder.info.features.items()), builder.info.supervised_keys
-        formats = sorted(found.value for found in builder.info.available_file_formats())
+        features = dict(builder.info.features.items())
+        supervised_keys = builder.info.supervised_keys
+        formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
     if _FORMAT not in formats:
         raise UserError(
             f"{field}: the copy in {path} is stored as {'/'.join(formats)}, which cannot be read without "
             f'TensorFlow; prepare it again in another dataset.data_dir with file_format="{_FORMAT}"'
         )
-    keys = _keys(features, supervised, field=field)
-    train, test = _split_names(builder.info.splits, field=field)
-    part = functools.partial(_part, builder, keys=keys, field=field, path=path)
-    return Source(tuple(features[keys.label].names), part(train), part(test))
+    image_key, label_key = _image_and_label(features, supervised_keys, field=field)
+    id_key = "id" if "id" in features and features["id"].shape == () else None
+    # tfds decodes no image, because its pixels of a JPEG depend on whether OpenCV is installed.
+    decoders = {
+        key: tfds.decode.SkipDecoding()
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
+
+    def part(split: str) -> Part:
+        with _reporting_damage(field, path):
+            records = builder.as_data_source(split, decoders=decoders, file_format=_FORMAT)
+            size = len(records)
+
+        def read(chosen: np.ndarray) -> Split:
+            labels = np.empty(len(chosen), np.int32)
+
+            def encoded() -> Iterator[tuple[str, bytes]]:
+                positions = _order(records, id_key)[chosen]
+                for i, record in enumerate(_in_batches(records, positions)):
+                    labels[i] = record[label_key]
+                    shown = positions[i] if id_key is None else _text(record[id_key])
+                    yield f"{split} image {shown}", record[image_key]
+
+            channels = features[image_key].shape[-1]
+            with _reporting_damage(field, path):
+                pixels = images.decode_all(encoded(), count=len(chosen), channels=channels, field=field)
+            return Split(pixels, labels)
+
+        return Part(size, read)
+
+    test = _test_split(builder.info.splits, field=field)
+    return Source(tuple(features[label_key].names), part("train"), part(test))
 
 
 def _version(path: pathlib.Path) -> tuple[int, ...]:
-    """Compares as versions do: 10.0.0 above 9.0.0."""
     return tuple(int(number) for number in path.name.split("."))
 
 
 @contextlib.contextmanager
-def _undamaged(field: str, path: pathlib.Path) -> Iterator[None]:
-    """Turns what the libraries raise for a damaged copy into the user's one line."""
+def _reporting_damage(field: str, path: pathlib.Path) -> Iterator[None]:
+    """Converts what the libraries raise for a damaged copy to a UserError."""
     try:
         yield
     except _DAMAGE as error:
         raise UserError(
-            f"{field}: the copy in {path} cannot be read ({reason(error)}); "
+            f"{field}: the copy in {path} cannot be read ({one_line(error)}); "
             "if it is damaged, delete that directory and prepare it again"
         ) from error
 
 
-def _keys(features: dict, supervised: object, *, field: str) -> _Keys:
-    """Which features are the image and its class; cifar100, for one, has two ClassLabels."""
-    pictures = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
-    classes = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
-    match supervised:
-        case (image, label) if image in pictures and label in classes:
+def _image_and_label(features: Mapping[str, Any], supervised_keys: Any, *, field: str) -> tuple[str, str]:
+    """Returns the names of the image and of its class; raises UserError if they are unclear or unsuitable."""
+    image_keys = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    label_keys = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    match supervised_keys:
+        case (image, label) if image in image_keys and label in label_keys:
             pass
-        case _ if len(pictures) == len(classes) == 1:
-            image, label = pictures[0], classes[0]
+        case _ if len(image_keys) == len(label_keys) == 1:
+            image, label = image_keys[0], label_keys[0]
         case _:
             raise UserError(
                 f"{field}: not image classification, it needs one Image and one ClassLabel feature "
                 f"but has the features {', '.join(sorted(features))}"
             )
-    feature = features[image]
-    if feature.np_dtype != np.uint8 or feature.shape[-1] not in (1, 3):
+    dtype, channels = features[image].np_dtype, features[image].shape[-1]
+    if dtype != np.uint8 or channels not in (1, 3):
         raise UserError(
-            f"{field}: its images are {np.dtype(feature.np_dtype).name} with {feature.shape[-1]} channels; "
-            "uint8 (values in 0..255) with 1 (grey) or 3 (RGB) channels is needed"
+            f"{field}: its images are {np.dtype(dtype).name} with {channels} channels; "
+            "uint8 (values in 0..255) with 1 (gray) or 3 (RGB) channels is needed"
         )
-    has_id = "id" in features and features["id"].shape == ()
-    return _Keys(image, label, "id" if has_id else None)
+    return image, label
 
 
-def _split_names(found: Sequence[str], *, field: str) -> tuple[str, str]:
-    """The splits to train and to test on."""
-    test = "test" if "test" in found else "validation"
-    if "train" not in found or test not in found:
+def _test_split(splits: Mapping[str, Any], *, field: str) -> str:
+    test = "test" if "test" in splits else "validation"
+    if "train" not in splits or test not in splits:
         raise UserError(
             f"{field}: needs the splits train and test (or validation), "
-            f"but has {', '.join(sorted(found)) or 'none'}"
+            f"but has {', '.join(sorted(splits)) or 'none'}"
         )
-    return "train", test
+    return test
 
 
-def _part(
-    builder: tfds.core.DatasetBuilder, split: str, *, keys: _Keys, field: str, path: pathlib.Path
-) -> Part:
-    """One split, its images still encoded."""
-    # tfds decodes no image: with OpenCV installed it would give other pixels for a JPEG than without.
-    decoders = {
-        key: tfds.decode.SkipDecoding()
-        for key, feature in builder.info.features.items()
-        if isinstance(feature, tfds.features.Image)
-    }
-    with _undamaged(field, path):
-        records = builder.as_data_source(split, decoders=decoders, file_format=_FORMAT)
-        size = len(records)
-    channels = builder.info.features[keys.image].shape[-1]
-    read = functools.partial(
-        _read, records, split=split, keys=keys, channels=channels, field=field, path=path
-    )
-    return Part(size, read)
-
-
-def _read(
-    records: Sequence[dict],
-    chosen: np.ndarray,
-    *,
-    split: str,
-    keys: _Keys,
-    channels: int,
-    field: str,
-    path: pathlib.Path,
-) -> Split:
-    """The chosen images, in the order chosen."""
-    labels = np.empty(len(chosen), np.int32)
-
-    def encoded() -> Iterator[tuple[str, bytes]]:
-        positions = _canonical(records, keys.id)[chosen]
-        for i, record in enumerate(_in_chunks(records, positions)):
-            labels[i] = record[keys.label]
-            yield f"{split} image {_shown(record[keys.id]) if keys.id else positions[i]}", record[keys.image]
-
-    with _undamaged(field, path):
-        pixels = images.decode_all(encoded(), count=len(chosen), channels=channels, field=field)
-    return Split(pixels, labels)
-
-
-def _shown(identity: bytes | int) -> str:
-    """An id as text; tfds gives texts as bytes."""
-    return identity.decode(errors="replace") if isinstance(identity, bytes) else str(identity)
-
-
-def _canonical(records: Sequence[dict], id_key: str | None) -> np.ndarray:
-    """The records' positions in canonical order, int64 [N]."""
+def _order(records: _Records, id_key: str | None) -> np.ndarray:
+    """Returns the positions of the records in the order of their ids, int64 [N]."""
     positions = np.arange(len(records))
     if id_key is None:
         return positions
-    ids = [record[id_key] for record in _in_chunks(records, positions)]
+    ids = [record[id_key] for record in _in_batches(records, positions)]
     return np.array(sorted(range(len(ids)), key=ids.__getitem__))
 
 
-def _in_chunks(records: Sequence[dict], positions: np.ndarray) -> Iterator[dict]:
-    """The records at `positions`, read in batches, which is five times as fast as one by one."""
-    for start in range(0, len(positions), _CHUNK):
-        yield from records.__getitems__(positions[start : start + _CHUNK].tolist())
+def _in_batches(records: _Records, positions: np.ndarray) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(positions), _BATCH):
+        yield from records.__getitems__(positions[start : start + _BATCH].tolist())
+
+
+def _text(identity: bytes | int) -> str:
+    return identity.decode(errors="replace") if isinstance(identity, bytes) else str(identity)

@@ -1,28 +1,28 @@
-"""Which images are validated, trained and tested on: index arithmetic, no pixels.
+"""Chooses training, validation and test images by their indices.
 
-The choice depends on the sizes alone. It does not depend on `config.seed`, so every seed and every method is
-validated on the same images, and a larger `train_size` only adds images.
+The choice depends on the sizes alone and not on `config.seed`, so that every seed and every method is validated on the
+same images. A larger `train_size` only adds images.
 """
 
 import numpy as np
 
 from jaxrw.system.errors import UserError
 
-# Changing it would silently make new runs incomparable with all earlier ones.
+# Another seed would silently make new runs incomparable with earlier ones.
 SEED = 0
 
 
 def order(count: int) -> np.ndarray:
-    """A fixed permutation of 0..count-1, int64 [count].
+    """Returns a fixed permutation of 0..count-1, int64 [count].
 
-    From the legacy RandomState, because NumPy has frozen its streams for ever; those of the newer Generator
-    may change between releases, and the validation images with them.
+    It is drawn from NumPy's legacy RandomState, whose streams are frozen. Those of Generator may change between
+    releases, and the validation images with them.
     """
     return np.random.RandomState(SEED).permutation(count)
 
 
 def check_sizes(*, train_size: int | None, validation_size: int, test_size: int | None) -> None:
-    """Raises UserError for a size that no set could satisfy, so that nothing is downloaded in vain."""
+    """Raises UserError for a size that no data set satisfies, before anything is downloaded."""
     for field, size in (("train_size", train_size), ("test_size", test_size)):
         if size is not None and size <= 0:
             raise UserError(f"dataset.{field}={size}: must be at least 1, or None for all images")
@@ -35,13 +35,16 @@ def check_sizes(*, train_size: int | None, validation_size: int, test_size: int 
 def train_and_validation(
     available: int, *, train_size: int | None, validation_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Disjoint indices in 0..available-1: to train on, [train_size], and held out, [validation_size].
+    """Returns disjoint indices in 0..available-1 of training and of validation images.
 
-    Of the permuted images the first `validation_size` are held out, the next `train_size` (None: all the
-    rest) are trained on. So those held out do not depend on `train_size`, and a larger one only adds images.
+    The first `validation_size` of the permuted images are held out for validation, so that they do not depend on
+    `train_size`. The next `train_size` are trained on, or all others if it is None.
+
+    Returns:
+      ([train_size], [validation_size]), both int64.
 
     Raises:
-      UserError: if `available` images are too few.
+      UserError: `available` is too small.
     """
     if validation_size >= available:
         raise UserError(
@@ -55,15 +58,15 @@ def train_and_validation(
             f"dataset.train_size={train_size}: only {rest} training images are available{beside}; "
             f"choose at most {rest}, or None for all"
         )
-    held_out, train = np.split(order(available), [validation_size])
-    return train[:train_size], held_out
+    validation, train = np.split(order(available), [validation_size])
+    return train[:train_size], validation
 
 
 def test(available: int, *, test_size: int | None) -> np.ndarray:
-    """Indices in 0..available-1 to test on: all in canonical order (None), or the first of the permuted ones.
+    """Returns indices in 0..available-1 of the test images: the first of the permuted ones, or all in order if None.
 
     Raises:
-      UserError: if `available` images are too few.
+      UserError: `available` is too small.
     """
     if test_size is None:
         return np.arange(available)

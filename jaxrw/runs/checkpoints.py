@@ -1,10 +1,13 @@
-"""The last states of a run and the best one, kept by orbax, each with its checksums."""
+"""Checkpoints of a run, written by orbax: the last two and the best, each with its checksums."""
 
 import contextlib
 import functools
 import math
+import pathlib
 import shutil
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -13,35 +16,30 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jaxrw.runs import integrity
 from jaxrw.system import hosts
 from jaxrw.system.errors import RunError, UserError
+from jaxrw.training.step import State
 
-# The last one and, should it be damaged, the one before.
-_LATEST = 2
+# The last one, and the one before in case the last is damaged.
+_NUM_LATEST = 2
 
-# Below `checkpoints`: what is no longer needed. A directory that is being deleted must not look like a checkpoint.
+# Orbax deletes below this subdirectory, so that a half-deleted directory does not look like a checkpoint.
 _TRASH = "deleted"
 
 
-def _rank(metrics):
-    """Order of checkpoints by validation accuracy; a tie goes to the earlier epoch, NaN is never best."""
-    accuracy = metrics["accuracy"]
-    return (accuracy if math.isfinite(accuracy) else -math.inf, -metrics["epoch"])
-
-
 @contextlib.contextmanager
-def open_checkpoints(directory):
-    """Orbax manager of the last two checkpoints and the best below `directory`; waits for its writes when left.
+def open_checkpoints(directory: pathlib.Path) -> Iterator[ocp.CheckpointManager]:
+    """Opens an orbax manager that keeps the last two checkpoints and the best one below `directory`.
 
-    A checkpoint that is damaged or half-written is named on standard error and moved to `damaged`, beside
-    `directory`; the one before it takes its place.
+    Moves damaged and half-written checkpoints to `damaged` beside `directory`, with a warning on standard error, so
+    that the checkpoint before is used. Waits at its end for checkpoints that are being written.
 
     Raises:
       RunError: a checkpoint cannot be written.
     """
     directory = directory.absolute()
-    hosts.first_does(_tidy, directory)
+    hosts.run_on_first(_clean, directory)
     policy = policies.AnyPreservationPolicy(
         [
-            policies.LatestN(_LATEST),
+            policies.LatestN(_NUM_LATEST),
             policies.BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False),
         ]
     )
@@ -49,58 +47,69 @@ def open_checkpoints(directory):
         preservation_policy=policy,
         best_fn=_rank,
         todelete_subdir=_TRASH,
-        async_options=ocp.AsyncOptions(post_finalization_callback=functools.partial(_seal, directory)),
+        async_options=ocp.AsyncOptions(post_finalization_callback=functools.partial(_seal_new, directory)),
     )
-    # Named, so that a checkpoint can be looked into before it is read.
+    # With a handler, `item_metadata` can be read before any checkpoint is restored.
     handler = ocp.StandardCheckpointHandler()
     manager = ocp.CheckpointManager(directory, item_handlers=handler, options=options)
     try:
         yield manager
         wait(manager)
     finally:
-        with contextlib.suppress(Exception):  # an error of the last write has been raised by `wait`
+        with contextlib.suppress(Exception):  # `wait` has raised the error of the last write
             manager.close()
         if hosts.is_first():
             shutil.rmtree(directory / _TRASH, ignore_errors=True)
 
 
-def save(manager, state, *, epoch, accuracy=None):
-    """Write the state in the background; with a validation accuracy in percent it may become the best.
+def save(manager: ocp.CheckpointManager, state: State, *, epoch: int, accuracy: float | None = None) -> None:
+    """Writes the state in the background.
 
-    A checkpoint of the same step gives way: it was written when the run was asked to stop before it was validated.
+    Replaces a checkpoint of the same step, which was written when the run was stopped before its validation.
+
+    Args:
+      manager: from `open_checkpoints`.
+      state: on all devices.
+      epoch: 0-based.
+      accuracy: validation accuracy in percent, by which it may become the best; None: not validated.
 
     Raises:
       RunError: this checkpoint or the one before cannot be written.
     """
-    number = int(state.step)
+    step = int(state.step)
     metrics = None if accuracy is None else {"accuracy": accuracy, "epoch": epoch}
     wait(manager)
-    with _writing(manager, number):
-        if number in manager.all_steps():
-            manager.delete(number)
-        manager.save(number, args=ocp.args.StandardSave(hosts.as_global(state)), metrics=metrics)
+    with _as_run_errors(manager, step):
+        if step in manager.all_steps():
+            manager.delete(step)
+        manager.save(step, args=ocp.args.StandardSave(hosts.as_global(state)), metrics=metrics)
 
 
-def wait(manager):
-    """Wait until what is being written is there; raises RunError where it cannot be."""
-    with _writing(manager, manager.latest_step()):
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Waits until all checkpoints are written; raises RunError if one cannot be."""
+    with _as_run_errors(manager, manager.latest_step()):
         manager.wait_until_finished()
         manager.check_for_errors()
 
 
-def restore(manager, step, template):
-    """State at `step`, placed as `template`: a state whose arrays, or whose shapes, say where they belong.
+def restore(manager: ocp.CheckpointManager, step: int, template: State) -> State:
+    """Returns the state at `step`.
+
+    Args:
+      manager: from `open_checkpoints`.
+      step: of a checkpoint that exists.
+      template: a state of arrays, or of shapes with sharding, that says where each array is placed.
 
     Raises:
       UserError: the checkpoint is whole, but of another model or of another step.
     """
-    target = hosts.as_global_shapes(jax.tree.map(ocp.utils.to_shape_dtype_struct, template))
+    shapes = hosts.as_global_shapes(jax.tree.map(ocp.utils.to_shape_dtype_struct, template))
     path = manager.directory / str(step)
     try:
-        found = manager.item_metadata(step)
-        if found is None or _shapes(found.tree) != _shapes(target):
+        metadata = manager.item_metadata(step)
+        if metadata is None or _describe(metadata.tree) != _describe(shapes):
             raise ValueError("its arrays have other names, shapes or types")
-        state = hosts.as_local(manager.restore(step, args=ocp.args.StandardRestore(target)))
+        state: State = hosts.as_local(manager.restore(step, args=ocp.args.StandardRestore(shapes)))
     except (ValueError, TypeError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -111,23 +120,29 @@ def restore(manager, step, template):
     return state
 
 
-def is_best(manager, accuracy):
-    """Whether a validation accuracy in percent beats those of all checkpoints kept so far, strictly."""
-    # The best may be the one that is still being written; an epoch is usually longer than that takes.
+def is_best(manager: ocp.CheckpointManager, accuracy: float) -> bool:
+    """Returns whether a validation accuracy in percent is strictly above those of all checkpoints kept so far."""
+    # The best may still be being written. An epoch usually takes longer than that.
     wait(manager)
     best = manager.best_step()
     return best is None or accuracy > manager.metrics(best)["accuracy"]
 
 
-def _tidy(directory):
-    """Remove what kills have left of unfinished writes and deletions; set damaged checkpoints aside."""
+def _rank(metrics: dict[str, Any]) -> tuple[float, int]:
+    """Orders checkpoints by validation accuracy; a tie goes to the earlier epoch, and NaN is never best."""
+    accuracy = metrics["accuracy"]
+    return (accuracy if math.isfinite(accuracy) else -math.inf, -metrics["epoch"])
+
+
+def _clean(directory: pathlib.Path) -> None:
+    """Removes what kills have left of unfinished writes and deletions; moves damaged checkpoints aside."""
     if not directory.is_dir():
         return
     for path in sorted(directory.iterdir()):
         if path.name == _TRASH or "orbax-checkpoint-tmp" in path.name:
             path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
-        elif path.name.isdecimal() and (damage := integrity.damage(path)):
-            aside = integrity.set_aside(path, directory.parent / "damaged")
+        elif path.name.isdecimal() and (damage := integrity.find_damage(path)):
+            aside = integrity.move_aside(path, directory.parent / "damaged")
             print(
                 f"warning: checkpoint {path} is damaged: {damage}; it is kept as {aside}, "
                 "and the one before it is used",
@@ -135,22 +150,19 @@ def _tidy(directory):
             )
 
 
-def _seal(directory):
-    """Write the checksums of the checkpoint that is about to appear; orbax calls it just before."""
+def _seal_new(directory: pathlib.Path) -> None:
+    """Writes the checksums of the checkpoint that orbax is about to rename to its final name."""
     if not hosts.is_first():
         return
     for path in directory.iterdir():
-        if (
-            path.name.split(".")[0].isdecimal()
-            and path.is_dir()
-            and not (path / integrity.CHECKSUMS).exists()
-        ):
+        is_checkpoint = path.name.split(".")[0].isdecimal() and path.is_dir()
+        if is_checkpoint and not (path / integrity.CHECKSUMS).exists():
             integrity.seal(path)
 
 
 @contextlib.contextmanager
-def _writing(manager, step):
-    """Tell whatever goes wrong in orbax as a run's end: it promises no single kind of exception."""
+def _as_run_errors(manager: ocp.CheckpointManager, step: int | None) -> Iterator[None]:
+    """Converts every exception into RunError: orbax does not document which ones it raises."""
     try:
         yield
     except Exception as error:
@@ -161,8 +173,8 @@ def _writing(manager, step):
         ) from error
 
 
-def _shapes(tree):
-    """Shape and type of every array of a tree, by its path."""
+def _describe(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Returns the shape and type of every array of a tree by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     return {name: (tuple(leaf.shape), str(leaf.dtype)) for name, (_, leaf) in zip(names, leaves, strict=True)}

@@ -1,12 +1,12 @@
-"""What a number was measured on."""
+"""The machine on which a number was measured."""
 
 import os
 import pathlib
 import platform
 
 
-def machine():
-    """Name of the processor, number of cores, system and Python's version, of this host."""
+def machine() -> dict[str, str | int | None]:
+    """Returns the name of the processor, the number of cores, the system and the Python version of this host."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -15,8 +15,7 @@ def machine():
     }
 
 
-def _processor():
-    """Name of the processor as the system tells it."""
+def _processor() -> str:
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

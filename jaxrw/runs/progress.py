@@ -1,125 +1,129 @@
-"""What a person sees while a run trains or is evaluated: a bar on a terminal, plain lines elsewhere."""
+"""What training and evaluation print: progress bars on a terminal, plain lines elsewhere."""
 
 import math
 import sys
+from collections.abc import Mapping
+from typing import Any
 
+import jax
 from tqdm import tqdm
 
+from jaxrw.attacks import Progress
 from jaxrw.system.errors import RunError
+
+# No bar where standard error is not a terminal.
+_BAR: dict[str, Any] = {"dynamic_ncols": True, "disable": None}
 
 
 class TrainingProgress:
-    """Bar over all training images: epoch, loss, training accuracy under attack, images per second, time left."""
+    """A bar over all training images: epoch, loss, training accuracy under attack, images per second, time left."""
 
-    def __init__(self, *, first_step, num_steps, batch_size, num_epochs):
+    def __init__(self, *, first_step: int, num_steps: int, batch_size: int, num_epochs: int) -> None:
         self._bar = tqdm(
             total=num_steps * batch_size,
             initial=first_step * batch_size,
             unit=" images",
             unit_scale=True,
-            dynamic_ncols=True,
-            disable=None,  # off where the output is no terminal
+            **_BAR,
         )
         self._batch_size, self._num_epochs = batch_size, num_epochs
-        self._pending = None
+        self._pending: tuple[int, int, Mapping[str, jax.Array]] | None = None
 
-    def step(self, number, epoch, sums):
-        """Count step `number`; shows the sums of the step before, so that the host never waits for this one."""
-        self.settle()
+    def step(self, number: int, epoch: int, sums: Mapping[str, jax.Array]) -> None:
+        """Counts step `number` and shows the sums of the previous one, so that the host never waits for a step."""
+        self.flush()
         self._pending = number, epoch, sums
         self._bar.update(self._batch_size)
 
-    def settle(self):
-        """Show the step that is still pending; raises RunError where its loss is not finite."""
+    def flush(self) -> None:
+        """Shows the sums of the last step; raises RunError if its loss is not finite."""
         if self._pending is None:
             return
         (number, epoch, sums), self._pending = self._pending, None
         examples, loss = float(sums["examples"]), float(sums["loss"])
         if not math.isfinite(loss):
-            raise not_finite(f"the loss is {loss}", number, epoch)
+            raise divergence_error(f"the loss is {loss}", number, epoch)
         self._bar.set_postfix_str(
             f"epoch {epoch + 1}/{self._num_epochs}, loss {loss / examples:.3f}, "
             f"accuracy {100 * float(sums['correct']) / examples:.1f}%",
             refresh=False,
         )
 
-    def epoch(self, epoch, *, train, validation, best):
-        """A line for the epoch that ended: above the bar on a terminal, plain elsewhere."""
-        measured = "".join(f"  {name} {value:.1f}%" for name, value in validation.items())
-        self._print(
+    def epoch(
+        self, epoch: int, *, train: Mapping[str, Any], validation: Mapping[str, float], best: bool
+    ) -> None:
+        """Prints a line for an epoch that has ended, above the bar if there is one."""
+        accuracies = "".join(f"  {name} {value:.1f}%" for name, value in validation.items())
+        line = (
             f"epoch {epoch + 1}/{self._num_epochs}  loss {train['loss']:.3f}  accuracy {train['accuracy']:.1f}%  "
             f"weight {train['mean_weight']:.3f}  light {train['light_share']:.2f}"
-            f"{'  validation' if measured else ''}{measured}  "
+            f"{'  validation' if accuracies else ''}{accuracies}  "
             f"{train['images_per_second']:.3g} images/s{'  best' if best else ''}"
         )
-
-    def _print(self, line):
-        """A line that is seen at once: above the bar, or flushed where there is none."""
         if self._bar.disable:
             print(line, flush=True)
         else:
             self._bar.write(line)
 
-    def close(self):
-        """Leave the bar as it stands."""
+    def close(self) -> None:
+        """Leaves the bar as it is."""
         self._bar.close()
 
 
-def not_finite(what, number, epoch):
-    """The end of a run that diverged, at a step of a 0-based epoch."""
+def divergence_error(reason: str, step: int, epoch: int) -> RunError:
+    """Returns the error of a run that diverged at a step of a 0-based epoch."""
     return RunError(
-        f"{what} at step {number:,} (epoch {epoch + 1}); the checkpoints before it are kept: "
+        f"{reason} at step {step:,} (epoch {epoch + 1}); the checkpoints before it are kept: "
         "try a smaller optim.learning_rate"
     )
 
 
-def evaluation_bar(name, size):
-    """Bar over the test images under one attack; a context manager whose `update` takes a number of images."""
-    return tqdm(
-        total=size, desc=name, unit=" images", unit_scale=True, dynamic_ncols=True, disable=None, leave=False
-    )
+def evaluation_bar(name: str, size: int) -> tqdm:
+    """Returns a bar over `size` test images under one attack; its `update` takes a number of images."""
+    return tqdm(total=size, desc=name, unit=" images", unit_scale=True, leave=False, **_BAR)
 
 
-def print_measured(name, attack, accuracy):
-    """A line for an attack that is done; on a terminal the bars have told."""
+def print_accuracy(name: str, attack: str, accuracy: float) -> None:
+    """Prints the accuracy of a checkpoint under an attack, in percent, unless bars have shown it."""
     if not sys.stderr.isatty():
         print(f"{name}: {attack} {accuracy:.2f}%", flush=True)
 
 
 class AutoAttackProgress:
-    """Bar over AutoAttack's attacks, one after the other: examples still robust, time left."""
+    """Bars over AutoAttack's attacks, one after the other: examples still robust, time left."""
 
-    def __init__(self, name):
-        self._name, self._bar, self._attack, self._done = name, None, None, 0.0
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: tqdm | None = None
+        self._last: Progress | None = None
 
-    def __call__(self, progress):
-        """Take a `jaxrw.attacks.Progress`."""
-        if progress.attack != self._attack:
+    def __call__(self, progress: Progress) -> None:
+        """Shows where an attack stands."""
+        if self._bar is None or self._last is None or progress.attack != self._last.attack:
             self.close()
-            self._attack, self._done = progress.attack, 0.0
             self._bar = tqdm(
                 total=100,
                 desc=f"{self._name}: {progress.attack}",
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
-                dynamic_ncols=True,
-                disable=None,
                 leave=False,
+                **_BAR,
             )
-        self._robust, self._size = progress.robust, progress.size
+        self._last = progress
         self._bar.set_postfix_str(
             f"{progress.robust:,} of {progress.size:,} robust, "
             f"{tqdm.format_interval(progress.seconds_left)} left",
             refresh=False,
         )
-        self._bar.update(100 * progress.fraction - self._done)
-        self._done = 100 * progress.fraction
+        self._bar.update(100 * progress.fraction - self._bar.n)
 
-    def close(self):
-        """Take the bar away; where there is none, leave a line for the attack that is done."""
-        if self._bar is not None:
-            if self._bar.disable:
-                print(
-                    f"{self._name}: {self._attack} leaves {self._robust:,} of {self._size:,} robust",
-                    flush=True,
-                )
-            self._bar.close()
+    def close(self) -> None:
+        """Removes the bar; without a terminal, prints a line for the attack that is done."""
+        if self._bar is None or self._last is None:
+            return
+        if self._bar.disable:
+            last = self._last
+            print(
+                f"{self._name}: {last.attack} leaves {last.robust:,} of {last.size:,} robust",
+                flush=True,
+            )
+        self._bar.close()

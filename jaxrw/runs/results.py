@@ -1,116 +1,235 @@
-"""results.json: the accuracies of a run's checkpoints, in percent; null stands for what was not measured."""
+"""results.json: the accuracies of a run's checkpoints, in percent.
+
+    {"schema": 1,
+     "config": {...},                       the resolved config
+     "versions": {package: version}, "device": "...", "machine": {...},
+     "train_seconds": s,                    null for weights that were trained elsewhere
+     "checkpoints": {name: null or {"epoch": e, "step": s, "num_examples": n,
+                                    "accuracy": {attack: percent or null},
+                                    "autoattack": {...}}},
+     "warmup_from": directory or null}
+
+A null accuracy was not measured. `load` and `check` are the only readers, `write_results` the only writer.
+"""
 
 import importlib.metadata
-import json
+import pathlib
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from jaxrw import settings
 from jaxrw.attacks import suite
+from jaxrw.methods import METHODS
 from jaxrw.runs.checks import is_count, is_number
+from jaxrw.runs.json_files import UnusableFileError, read_object, write_json
 from jaxrw.runs.machine import machine
 
-# Raise it whenever a reader of the file would understand it wrongly.
+# Increase it when an older reader would misunderstand the file.
 SCHEMA = 1
 
-# Names of what is measured: the two checkpoints of a run, or a file of weights that is of none.
+# Names of checkpoints: those of a run, or a file of weights that were trained elsewhere.
 CHECKPOINTS = ("last", "best")
 FILE = "file"
 
+_NAME = "results.json"
+
 _PACKAGES = ("jaxrw", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
+# The content of a results.json, and one of its checkpoints.
+Results = dict[str, Any]
+Checkpoint = dict[str, Any]
 
-def read_results(workdir):
-    """Content of results.json, every number in it checked; None where there is none, or one that cannot be used.
+# A check of a value, and the words for its failure.
+_Rule = tuple[Callable[[Any], bool], str]
 
-    The latter is said on standard error.
-    """
-    path = workdir / "results.json"
+_OBJECT: _Rule = (lambda v: isinstance(v, dict), "must be of type dict")
+_TEXT: _Rule = (lambda v: isinstance(v, str), "must be of type str")
+_INTEGER: _Rule = (lambda v: isinstance(v, int) and not isinstance(v, bool), "must be of type int")
+_NUMBER: _Rule = (is_number, "must be a finite number")
+
+# Required fields of the config.
+_FIELDS: dict[str, _Rule] = {
+    "dataset.name": _TEXT,
+    "model.name": _TEXT,
+    "seed": _INTEGER,
+    "evaluation.eps": _NUMBER,
+    "evaluation.step_size": _NUMBER,
+}
+# Further ones of a run, which weights that were trained elsewhere do not have.
+_RUN_FIELDS: dict[str, _Rule] = {
+    "method.name": (lambda v: isinstance(v, str) and v in METHODS, "no such method is known"),
+    "optim.num_epochs": (lambda v: is_count(v) and v >= 1, "must be at least 1, an integer"),
+}
+
+
+def read_results(workdir: pathlib.Path) -> Results | None:
+    """Returns the content of a run's results.json, or None if there is none or, with a warning, an unusable one."""
+    path = workdir / _NAME
     if not path.exists():
         return None
-    if words := complaint(path):
-        print(f"warning: {path}: {words}; it is left out", file=sys.stderr)
-        return None
-    return json.loads(path.read_text())
-
-
-def complaint(path):
-    """Why a results.json cannot be used, in a few words, or None: nobody shall read a number that is none."""
     try:
-        content = json.loads(path.read_text())
-        if content["schema"] != SCHEMA:
-            return f"its schema is {content['schema']!r}, not {SCHEMA}"
-        evaluation = content["config"]["evaluation"]
-        if not all(is_number(evaluation[name]) for name in ("eps", "step_size")):
-            return "the eps or step_size of its config is no number"
-        for name, checkpoint in content["checkpoints"].items():
-            if checkpoint is None:
-                continue
-            # Weights that were trained elsewhere have neither epoch nor step.
-            if not all(is_count(checkpoint.get(field, 0)) for field in ("epoch", "step", "num_examples")):
-                return f"epoch, step or num_examples of {name!r} is no count"
-            for attack, value in checkpoint["accuracy"].items():
-                if value is not None and not (is_number(value) and 0 <= value <= 100):
-                    return f"the accuracy {attack!r} of {name!r} is {str(value)[:50]}, not in 0..100"
-    except (KeyError, IndexError) as error:
-        return f"it has no {error}"
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        return f"it is no results of a run ({' '.join(str(error).split())[:100]})"
-    return None
+        return read(path)
+    except UnusableFileError as error:
+        print(f"warning: {path}: {error}; it is left out", file=sys.stderr)
+        return None
 
 
-def begin_results(config, *, num_examples, kept, about):
-    """Results with what is known before anything is measured; null stands for what is not.
+def read(path: pathlib.Path) -> Results:
+    """Reads and checks a results.json.
 
-    `kept` are earlier results or None; `about` says of each checkpoint which it is, or None where there is none.
+    Raises:
+      UnusableFileError: see `load` and `check`.
     """
-    results = {
+    results = load(path)
+    check(results)
+    return results
+
+
+def load(path: pathlib.Path) -> Results:
+    """Reads a results.json whose config and checkpoints are still to be checked; drops checkpoints of other names.
+
+    Raises:
+      UnusableFileError: it cannot be read, or is of another program or schema.
+    """
+    results = read_object(path)
+    if "schema" not in results:
+        raise UnusableFileError(f"{path.name} has no schema, so no run of jaxrw has written it")
+    if results["schema"] != SCHEMA:
+        raise UnusableFileError(
+            f"{path.name} has schema {results['schema']!r:.40}; this version reads {SCHEMA}"
+        )
+    _check_field(results, "config", _OBJECT)
+    _check_field(results, "checkpoints", _OBJECT)
+    checkpoints = results["checkpoints"].items()
+    results["checkpoints"] = {name: value for name, value in checkpoints if name in (*CHECKPOINTS, FILE)}
+    return results
+
+
+def check(results: Results) -> None:
+    """Checks the config and all checkpoints.
+
+    Raises:
+      UnusableFileError: a field is missing or wrong.
+    """
+    checkpoints, config = results["checkpoints"], settings.flatten(results["config"])
+    is_run = FILE not in checkpoints
+    for name, rule in (_FIELDS | _RUN_FIELDS if is_run else _FIELDS).items():
+        _check_field(config, name, rule, "config.")
+    if not checkpoints:
+        raise UnusableFileError("checkpoints has neither last nor best")
+    for name, checkpoint in checkpoints.items():
+        if checkpoint is not None:
+            _check_checkpoint(name, checkpoint)
+
+
+def _check_field(mapping: Mapping[str, Any], name: str, rule: _Rule, prefix: str = "") -> None:
+    holds, words = rule
+    if name not in mapping:
+        raise UnusableFileError(f"{prefix}{name} is missing")
+    if not holds(mapping[name]):
+        raise UnusableFileError(f"{prefix}{name} is {mapping[name]!r:.40}; {words}")
+
+
+def _check_checkpoint(name: str, checkpoint: object) -> None:
+    where = f"checkpoints.{name}"
+    if not isinstance(checkpoint, dict):
+        raise UnusableFileError(f"{where} is {checkpoint!r:.40}; must be an object or null")
+    _check_field(checkpoint, "accuracy", _OBJECT, f"{where}.")
+    for attack in suite.ATTACKS:
+        value = checkpoint["accuracy"].get(attack)
+        if value is not None and not (is_number(value) and 0 <= value <= 100):
+            raise UnusableFileError(
+                f"{where}.accuracy.{attack} is {value!r:.40}; must be a percentage in 0..100 or null"
+            )
+    # Weights that were trained elsewhere have neither epoch nor step.
+    for field in ("num_examples",) if name == FILE else ("num_examples", "epoch", "step"):
+        value, least = checkpoint.get(field), int(field == "num_examples")
+        if not (is_count(value) and value >= least):
+            raise UnusableFileError(
+                f"{where} has {field} {value!r:.40}; must be an integer of at least {least}"
+            )
+
+
+def begin_results(
+    config: ConfigDict,
+    *,
+    num_examples: int,
+    earlier: Results | None,
+    identities: Mapping[str, Checkpoint | None],
+) -> Results:
+    """Returns results before anything is measured, with what earlier results hold of the same checkpoints.
+
+    Args:
+      config: resolved.
+      num_examples: number of test images.
+      earlier: results of an earlier evaluation; None: there are none.
+      identities: fields by name that tell which checkpoint it is; None: there is no such checkpoint.
+    """
+    content = settings.as_json(config)
+    return {
         "schema": SCHEMA,
-        "config": settings.as_json(config),
+        "config": content,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "device": f"{jax.device_count()} x {jax.local_devices()[0].device_kind}",
         "machine": machine(),
         "train_seconds": None,
-        "checkpoints": {},
+        "checkpoints": {
+            name: identity
+            and {
+                **identity,
+                "num_examples": num_examples,
+                **_earlier_measurements(earlier, content["evaluation"], name, identity),
+            }
+            for name, identity in identities.items()
+        },
     }
-    for name, identity in about.items():
-        results["checkpoints"][name] = identity and {
-            **identity,
-            "num_examples": num_examples,
-            **_kept_measurements(kept, results["config"], name, identity),
-        }
-    return results
 
 
-def _kept_measurements(kept, config, name, about):
-    """What earlier results hold for the same checkpoint, of the attacks that were measured with the same settings."""
-    measurements = {"accuracy": dict.fromkeys(suite.ATTACKS)}
-    checkpoint = kept and kept["checkpoints"].get(name)
-    if not checkpoint or any(checkpoint.get(field) != about.get(field) for field in ("step", "sha256")):
-        return measurements
-    before, now = kept["config"]["evaluation"], config["evaluation"]
-    for attack in suite.ATTACKS:
-        if all(before[field] == now[field] for field in suite.ATTACKS[attack].settings):
-            measurements["accuracy"][attack] = checkpoint["accuracy"][attack]
-    if measurements["accuracy"][suite.AUTOATTACK] is not None:
-        measurements["autoattack"] = checkpoint["autoattack"]
+def _earlier_measurements(
+    earlier: Results | None, evaluation: Mapping[str, Any], name: str, identity: Checkpoint
+) -> Checkpoint:
+    """Returns what earlier results hold of the same checkpoint and was measured with the same settings."""
+    measurements: Checkpoint = {"accuracy": dict.fromkeys(suite.ATTACKS)}
+    checkpoint = (earlier and earlier["checkpoints"].get(name)) or {}
+    if earlier and all(checkpoint.get(field) == identity.get(field) for field in ("step", "sha256")):
+        before = earlier["config"]["evaluation"]
+        for attack, entry in suite.ATTACKS.items():
+            if all(before[field] == evaluation[field] for field in entry.settings):
+                measurements["accuracy"][attack] = checkpoint["accuracy"].get(attack)
+        if measurements["accuracy"][suite.AUTOATTACK] is not None and "autoattack" in checkpoint:
+            measurements["autoattack"] = checkpoint["autoattack"]
     return measurements
 
 
-def already_measured(results, asking, attack):
-    """What was measured of the same step under the other name: the best checkpoint may be the last."""
-    for checkpoint in results["checkpoints"].values():
-        if not checkpoint or checkpoint.get("step") != asking.get("step"):
-            continue
-        if checkpoint["accuracy"][attack] is not None:
-            details = checkpoint.get("autoattack") if attack == suite.AUTOATTACK else None
-            return checkpoint["accuracy"][attack], details
+def already_measured(
+    results: Results, checkpoint: Checkpoint, attack: str
+) -> tuple[float, dict[str, Any] | None] | None:
+    """Returns the accuracy and details of an attack on the same step under another name, as `record` takes them.
+
+    None if there are none. The best checkpoint may be the last.
+    """
+    for other in results["checkpoints"].values():
+        if other and other.get("step") == checkpoint.get("step") and other["accuracy"][attack] is not None:
+            details = other.get("autoattack") if attack == suite.AUTOATTACK else None
+            return other["accuracy"][attack], details
     return None
 
 
-def enter(checkpoint, attack, values):
-    """Enter an accuracy, and AutoAttack's details where there are some."""
-    checkpoint["accuracy"][attack], details = values
+def record(checkpoint: Checkpoint, attack: str, accuracy: float, details: dict[str, Any] | None) -> None:
+    """Enters the accuracy of an attack, in percent, and AutoAttack's details."""
+    checkpoint["accuracy"][attack] = accuracy
     if details:
         checkpoint["autoattack"] = details
+
+
+def write_results(workdir: pathlib.Path, results: Results) -> None:
+    """Writes results.json.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    write_json(workdir / _NAME, results)

@@ -1,69 +1,80 @@
-"""The directory of a run: held against other processes, and of one config only."""
+"""The directory of a run: locked against other processes, and of one config only."""
 
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import pathlib
 import socket
 import sys
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from jaxrw import settings
-from jaxrw.runs import integrity
+from jaxrw.runs import integrity, results
+from jaxrw.runs.json_files import UnusableFileError, read_object, write_json
 from jaxrw.runs.metrics import count_foreign_lines
-from jaxrw.runs.results import complaint
-from jaxrw.runs.writing import write_json
 from jaxrw.system import hosts
 from jaxrw.system.errors import RunError, UserError
 
-# Where data lies may change between machines, and how a run is evaluated may change after it; the rest is the run.
+# Fields that may change between two commands on one directory: the data may lie elsewhere on another machine.
 _MAY_DIFFER = ("dataset.data_dir", "evaluation.save_adversarial", "checkpoint.keep_warmup")
 
-# Who writes into a run: a lock of the operating system, gone with its process, however that ends.
+# File with the operating system's lock, which is released when the process ends in any way.
 _LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def open_workdir(workdir, config, *, may_differ=()):
-    """Hold the directory of a run against other processes: create it, or make sure that it is this config's.
+def open_workdir(
+    workdir: str | pathlib.Path, config: ConfigDict, *, may_differ: tuple[str, ...] = ()
+) -> Iterator[pathlib.Path]:
+    """Locks the directory of a run, after creating it or checking that it belongs to the config.
+
+    Moves results and metrics that cannot be used to `damaged`, with a warning on standard error.
 
     Args:
-      workdir: str or path.
-      config: the resolved ConfigDict.
-      may_differ: prefixes of dotted fields that need not agree with the config of the directory.
+      workdir: the directory.
+      config: resolved.
+      may_differ: prefixes of dotted fields in which the config may differ from the directory's config.json.
 
     Yields:
-      Its path.
+      The path of the directory.
 
     Raises:
-      UserError: the directory cannot be written, belongs to another config, or another process is at work in it.
+      UserError: the directory cannot be written, belongs to another config, or is locked by another process.
     """
     workdir = pathlib.Path(workdir)
     with contextlib.ExitStack() as stack:
-        # Of several processes that are one run, the first writes.
-        hosts.first_does(_take, workdir, stack, settings.as_json(config), (*_MAY_DIFFER, *may_differ))
+        # If several processes form one run, the first one writes.
+        hosts.run_on_first(_prepare, workdir, stack, settings.as_json(config), (*_MAY_DIFFER, *may_differ))
         yield workdir
 
 
-def _take(workdir, stack, wanted, may_differ):
-    """Create, lock and check the directory of a run."""
+def _prepare(
+    workdir: pathlib.Path,
+    stack: contextlib.ExitStack,
+    config: dict[str, Any],
+    may_differ: tuple[str, ...],
+) -> None:
+    """Creates, locks and checks the directory; `stack` releases the lock."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not os.access(workdir, os.W_OK):
             raise PermissionError("it is read-only")
         stack.enter_context(_locked(workdir))
         _check_links(workdir)
-        _check_config(workdir, wanted, may_differ)
-        _set_damaged_aside(workdir)
+        _check_config(workdir, config, may_differ)
+        _move_damaged_results(workdir)
+        _copy_damaged_metrics(workdir)
     except (OSError, RunError, ValueError) as error:  # ValueError: a name that no file can have
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--workdir {workdir} cannot be written: {reason}; choose another place") from error
 
 
 @contextlib.contextmanager
-def _locked(workdir):
-    """Refuse a directory that another process holds."""
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
     lock = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         _lock(workdir, lock)
@@ -72,8 +83,8 @@ def _locked(workdir):
         os.close(lock)
 
 
-def _lock(workdir, lock):
-    """Lock an open file and leave in it who has done so."""
+def _lock(workdir: pathlib.Path, lock: int) -> None:
+    """Locks an open file and writes this process's name into it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -90,8 +101,8 @@ def _lock(workdir, lock):
     os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
-def _check_links(workdir):
-    """Refuse links by which the files of a run would be written outside of it."""
+def _check_links(workdir: pathlib.Path) -> None:
+    """Raises UserError for links, through which a run would write outside of its directory."""
     for path in workdir.iterdir():
         if path.is_symlink():
             raise UserError(
@@ -100,59 +111,49 @@ def _check_links(workdir):
             )
 
 
-def _check_config(workdir, wanted, may_differ):
-    """Write config.json, or make sure that what it says is wanted."""
-    if (workdir / "config.json").exists():
-        _check_same(workdir, _read_config(workdir), wanted, may_differ)
-    elif (workdir / "checkpoints").exists():
-        raise UserError(
-            f"--workdir {workdir} has checkpoints but no config.json, so nobody knows what they are of; "
-            "put it back, or choose another place"
-        )
-    else:
-        write_json(workdir / "config.json", wanted)
-
-
-def _check_same(workdir, found, wanted, may_differ):
-    """Refuse a directory whose config differs, naming every field that does."""
-    found, wanted = (
-        {
-            field: value
-            for field, value in settings.flatten(config).items()
-            if not field.startswith(may_differ)
-        }
-        for config in (found, wanted)
+def _check_config(workdir: pathlib.Path, config: dict[str, Any], may_differ: tuple[str, ...]) -> None:
+    """Writes config.json, or raises UserError if it differs from the config."""
+    path = workdir / "config.json"
+    if not path.exists():
+        if (workdir / "checkpoints").exists():
+            raise UserError(
+                f"--workdir {workdir} has checkpoints but no config.json, so nobody knows what they are of; "
+                "put it back, or choose another place"
+            )
+        write_json(path, config)
+        return
+    try:
+        existing = read_object(path)
+    except UnusableFileError as error:
+        raise UserError(f"--workdir {workdir} cannot be used: {error}; choose another place") from error
+    old, new = (
+        {name: value for name, value in settings.flatten(c).items() if not name.startswith(may_differ)}
+        for c in (existing, config)
     )
-    if differing := settings.differences(found, wanted):
+    if differing := settings.differences(old, new):
         raise UserError(f"--workdir {workdir} belongs to another config: {'; '.join(differing)}")
 
 
-def _read_config(workdir):
-    """Content of config.json."""
-    path = workdir / "config.json"
+def _move_damaged_results(workdir: pathlib.Path) -> None:
+    path = workdir / "results.json"
+    if not path.exists():
+        return
     try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}, not the fields of a config")
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}; choose another --workdir") from error
-    return content
+        results.read(path)
+    except UnusableFileError as error:
+        aside = integrity.move_aside(path, workdir / "damaged")
+        print(f"warning: {path}: {error}; it is kept as {aside}", file=sys.stderr)
 
 
-def _set_damaged_aside(workdir):
-    """Keep results and metrics that cannot be used out of the way of those that will be written.
+def _copy_damaged_metrics(workdir: pathlib.Path) -> None:
+    """Copies metrics.jsonl if it has foreign lines; the next `MetricsLog` drops them.
 
-    Good lines may stand between those that are none: `metrics.jsonl` is copied and stays, and whoever writes into it
-    next leaves the others out. A kill at any moment loses nothing.
+    It is not moved because it has good lines too: a kill at any moment loses nothing.
     """
-    results = workdir / "results.json"
-    if results.exists() and (words := complaint(results)):
-        aside = integrity.set_aside(results, workdir / "damaged")
-        print(f"warning: {results}: {words}; it is kept as {aside}", file=sys.stderr)
-    metrics = workdir / "metrics.jsonl"
-    if metrics.exists() and (number := count_foreign_lines(metrics)):
-        aside = integrity.copy_aside(metrics, workdir / "damaged")
+    path = workdir / "metrics.jsonl"
+    if path.exists() and (number := count_foreign_lines(path)):
+        aside = integrity.copy_aside(path, workdir / "damaged")
         print(
-            f"warning: {metrics}: {number} lines are none of a run and are left out; all are kept in {aside}",
+            f"warning: {path}: {number} lines are none of a run and are left out; all are kept in {aside}",
             file=sys.stderr,
         )

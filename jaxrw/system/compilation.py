@@ -1,36 +1,36 @@
-"""How XLA compiles for a process: with which kernels on a CPU, and where it keeps the programs."""
+"""How XLA compiles: the kernels it uses on a CPU, and the cache of compiled programs."""
 
 import importlib.metadata
 import os
 import pathlib
 import warnings
 
-# JAX 0.10, the newest for Python 3.11, convolves on the CPU by YNNPACK: an attack takes a quarter longer than with
-# XLA's own kernels, which JAX 0.12 uses again. Products of matrices stay with YNNPACK.
-_OWN_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+# JAX 0.10, the newest for Python 3.11, convolves on the CPU with YNNPACK, which makes attacks a quarter slower than
+# XLA's own kernels. JAX 0.12 uses XLA's again. Matrix products stay with YNNPACK.
+_XLA_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 
 
-def choose_cpu_kernels():
-    """Let JAX 0.10 convolve with XLA's own kernels on the CPU; of no effect once JAX has been imported.
+def choose_cpu_kernels() -> None:
+    """Makes JAX 0.10 convolve with XLA's own kernels on the CPU; call it before JAX is imported.
 
-    Added to $XLA_FLAGS, unless these choose already. Programs for GPU and TPU are the same with and without.
+    Adds a flag to $XLA_FLAGS, unless they choose already. Programs for GPU and TPU do not change.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     version = importlib.metadata.version("jaxlib").split(".")
-    # Another version may not know this flag, and XLA ends a process for a flag that it does not know.
+    # Only 0.10: XLA aborts the process for a flag that it does not know.
     if version[:2] == ["0", "10"] and "xla_cpu_experimental_ynn" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_OWN_CONVOLUTIONS}".strip()
+        os.environ["XLA_FLAGS"] = f"{flags} {_XLA_CONVOLUTIONS}".strip()
 
 
-def keep_programs():
-    """Keep what XLA compiles in ~/.cache/jaxrw, or in $JAX_COMPILATION_CACHE_DIR: the next start is faster."""
+def enable_cache() -> None:
+    """Caches compiled programs in ~/.cache/jaxrw, or in $JAX_COMPILATION_CACHE_DIR, for a faster next start."""
     import jax
 
-    # On a full disk nothing can be kept, which is no harm.
+    # A full disk does no harm here. JAX warns with a plain UserWarning, so only the text tells it from others.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "jaxrw"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        # JAX would leave out what compiles within a second: a start has many of these.
+        # JAX skips programs that compile within a second; a start has many of them.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

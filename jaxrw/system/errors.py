@@ -1,19 +1,31 @@
 """The exceptions that end a run with one line and without a traceback."""
 
+import sys
+
 
 class UserError(Exception):
-    """A mistake of the user, told in one line: what, the value, what would be right.
+    """A mistake of the user; the message is one line: what, the value, what would be right.
 
-    `launch.py` prints it and ends with status 2.
+    `launch.py` prints it and exits with status 2.
     """
 
 
 class RunError(Exception):
-    """A run that cannot go on through no mistake in its input, told in one line; status 1."""
+    """A run that cannot continue although its input is right; the message is one line, the exit status 1."""
 
 
 class Stopped(BaseException):
-    """A run that was asked to stop and has saved where it stands, told in one line; status 75.
+    """A run that stopped on request and has saved its state; the message is one line, the exit status 75.
 
-    No error: whoever catches all of these, as libraries do, must let it pass, as KeyboardInterrupt.
+    Like KeyboardInterrupt it is not an Exception, so that libraries that catch those let it pass.
     """
+
+
+def print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Prints an error that nobody can catch, as Python does, unless it comes from a closed asyncio event loop.
+
+    When a checkpoint fails, orbax closes its event loop while other arrays are being written, and each of them raises
+    such an error. asyncio raises a plain RuntimeError there, so only the text tells it from others.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

@@ -1,15 +1,18 @@
-"""Files that are replaced whole: a reader, or a kill at any moment, finds the old one or the new one, never a part."""
+"""Atomic writes: readers, even after a kill at any moment, find the old file or the new one, never a part."""
 
 import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
+from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Open binary file whose content takes the place of `path` on disk when the block ends; an error leaves the old.
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a binary file that replaces `path` when the block ends; after an error the old file stays.
 
-    It is written beside it, under `scratch_name`; whatever is there goes, and a link there is not followed.
+    The new content is written beside it, under `scratch_name`. Anything of that name is deleted first, and a link of
+    that name is not followed.
 
     Raises:
       OSError: it cannot be written.
@@ -29,6 +32,6 @@ def replacing(path):
         raise
 
 
-def scratch_name(name):
-    """Name of a file while it is being written."""
+def scratch_name(name: str) -> str:
+    """Returns the name of a file while it is being written."""
     return f"{name}.tmp"

@@ -1,4 +1,4 @@
-"""Stopping when asked to: SIGTERM, which a machine sends before it is taken away, and Ctrl-C."""
+"""Stopping on request: SIGTERM, which a cloud sends before it takes a machine away, and Ctrl-C."""
 
 import contextlib
 import os
@@ -7,127 +7,144 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn, Protocol
 
 from jaxrw.system.errors import Stopped
 
-# Status of a process that was asked to stop, for job systems to start again: EX_TEMPFAIL of sysexits.h.
+# Exit status of a process that stopped on request, for job systems to restart it: EX_TEMPFAIL of sysexits.h.
 STATUS = 75
 
-# A cloud takes a machine away 30 seconds after SIGTERM; a step that is longer is not waited for.
+# Clouds take a machine away 30 seconds after SIGTERM; a step that takes longer is not waited for.
 GRACE_SECONDS = 25
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_GOES_ON = "; the same command goes on from what has been saved"
+_HINT = "; the same command goes on from what has been saved"
 
 
-def alone(number, *, wait):
-    """The largest number of all processes where there is one: its own."""
+class Check(Protocol):
+    """What `deferring_signals` yields."""
+
+    def __call__(self, *, wait: bool = False) -> None:
+        """Raises `Stopped` if a signal has arrived."""
+
+
+class Maximum(Protocol):
+    """What `hosts.delayed_maximum` returns."""
+
+    def __call__(self, number: int, *, wait: bool) -> int:
+        """Returns the largest number, at least 0, of all processes."""
+        ...
+
+
+def own_number(number: int, *, wait: bool) -> int:
+    """The `Maximum` of a single process."""
     return number
 
 
 @contextlib.contextmanager
-def listen(*, agree=alone, grace_seconds=GRACE_SECONDS):
-    """Within it, the first SIGTERM or Ctrl-C is a wish, kept for `check`, and ends nothing.
+def deferring_signals(
+    *, maximum: Maximum = own_number, grace_seconds: float = GRACE_SECONDS
+) -> Iterator[Check]:
+    """Defers the first SIGTERM or Ctrl-C until `check()` is called.
 
-    A second Ctrl-C ends the process at once, and so does the end of `grace_seconds`, whatever the process is doing
-    then, compiling for instance: what has been saved is whole at every moment. A thread other than the main one gets
-    no signals.
+    A second Ctrl-C ends the process at once. So does the end of `grace_seconds`, even while the process compiles:
+    saved files are whole at every moment. Outside of the main thread no signal arrives and nothing is deferred.
 
     Args:
-      agree: where several processes are one run, `hosts.largest()`: all of them stop at the same `check`.
-      grace_seconds: at most so long after the first signal to this process.
+      maximum: `hosts.delayed_maximum()` where several processes form one run, so that all stop at the same `check`.
+      grace_seconds: seconds from the first signal to this process until its end.
 
     Yields:
-      `check`: a function that raises `Stopped` once the wish has come to any process. All of them must call it
-      equally often; a wish to another process is known at the call after, or at once with `wait=True`.
+      `check`, which raises `Stopped` once any process has received a signal. All processes must call it equally
+      often. A signal to another process is seen at the next call, or at once with `wait=True`.
 
     Raises:
-      Stopped: the wish came after the last `check`.
+      Stopped: a signal arrived after the last `check`.
     """
-    asked = []
+    received: list[int] = []
 
-    def check(*, wait=False, more=""):
-        number = agree(asked[0] if asked else 0, wait=wait)
+    def check(*, wait: bool = False, hint: str = "") -> None:
+        number = maximum(received[0] if received else 0, wait=wait)
         if number:
-            raise Stopped(f"stopped by {signal.Signals(number).name}{more}")
+            raise Stopped(f"stopped by {signal.Signals(number).name}{hint}")
 
-    with _noting(asked, grace_seconds):
+    with _recording_signals(received, grace_seconds):
         yield check
-    check(wait=True, more=_GOES_ON)
+    check(wait=True, hint=_HINT)
 
 
 @contextlib.contextmanager
-def _noting(asked, grace_seconds):
-    """Within it, a thread puts the first signal's number into the list `asked`; none of them is lost."""
+def raising_on_sigterm() -> Iterator[None]:
+    """Makes SIGTERM raise `Stopped` outside of `deferring_signals`, while there is nothing to save."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _raise_stopped)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _raise_stopped(number: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped(f"stopped by {signal.Signals(number).name}{_HINT}")
+
+
+@contextlib.contextmanager
+def _recording_signals(received: list[int], grace_seconds: float) -> Iterator[None]:
+    """Starts a thread that appends the number of the first signal to `received`; no signal is lost."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    thread = threading.Thread(target=_watch, args=(reader, asked, grace_seconds), daemon=True)
+    thread = threading.Thread(target=_watch, args=(reader, received, grace_seconds), daemon=True)
     with contextlib.ExitStack() as stack:
-        # Undone in the opposite order: when the thread has ended, no signal can be on its way any more.
+        # Undone in reverse order: once the thread has ended, no signal can be on its way.
         stack.callback(os.close, reader)
         stack.callback(thread.join)
         stack.callback(os.close, writer)
         stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writer, warn_on_full_buffer=False))
         thread.start()
         for number in _SIGNALS:
-            # It does nothing: it would wait for a compilation to end. The thread reads what Python writes at once.
+            # A Python handler runs only after a compilation has ended, so this one does nothing. Python writes the
+            # number to the pipe at once, and the thread reads it there.
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: None))
         yield
 
 
-@contextlib.contextmanager
-def told():
-    """Within it, SIGTERM raises `Stopped` where nobody listens: before and after the work, and between."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stop(number, frame):
-    """Handler of SIGTERM where there is nothing to save."""
-    raise Stopped(f"stopped by {signal.Signals(number).name}{_GOES_ON}")
-
-
-def _watch(reader, asked, grace_seconds):
-    """Note the first signal, and end the process at a second Ctrl-C or when the time is up."""
-    end = None
+def _watch(reader: int, received: list[int], grace_seconds: float) -> None:
+    """Records the first signal; ends the process at a second Ctrl-C or when the grace time is over."""
+    deadline: float | None = None
     while True:
-        left = None if end is None else max(0, end - time.monotonic())
-        ready, _, _ = select.select([reader], [], [], left)
+        timeout = None if deadline is None else max(0, deadline - time.monotonic())
+        ready, _, _ = select.select([reader], [], [], timeout)
         if not ready:
-            _end(
-                STATUS,
-                f"{signal.Signals(asked[0]).name}, and no place to stop within {grace_seconds} seconds",
-            )
-        written = os.read(reader, 1)
-        if not written:
+            name = signal.Signals(received[0]).name
+            _exit(STATUS, f"{name}, and no place to stop within {grace_seconds} seconds")
+        content = os.read(reader, 1)
+        if not content:
             return
-        if written[0] not in _SIGNALS:
+        number = content[0]
+        if number not in _SIGNALS:
             continue
-        if not asked:
-            asked.append(written[0])
-            end = time.monotonic() + grace_seconds
-            _say(f"{signal.Signals(written[0]).name}: stopping after this step; Ctrl-C ends it at once")
-        elif written[0] == signal.SIGINT:
-            _end(128 + signal.SIGINT, "ended at once")
+        if not received:
+            received.append(number)
+            deadline = time.monotonic() + grace_seconds
+            _print(f"{signal.Signals(number).name}: stopping after this step; Ctrl-C ends it at once")
+        elif number == signal.SIGINT:
+            _exit(128 + signal.SIGINT, "ended at once")
 
 
-def _end(status, words):
-    """End the process here and now."""
-    _say(f"launch.py: {words}{_GOES_ON}")
+def _exit(status: int, reason: str) -> NoReturn:
+    _print(f"launch.py: {reason}{_HINT}")
     os._exit(status)
 
 
-def _say(line):
-    """A line on standard error, below a bar that may be there."""
+def _print(line: str) -> None:
+    """Prints to standard error, on a terminal below a progress bar that may be there."""
     with contextlib.suppress(OSError, ValueError):
         print(line if not sys.stderr.isatty() else f"\n{line}", file=sys.stderr, flush=True)

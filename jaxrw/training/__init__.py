@@ -1,1 +1,1 @@
-"""Compiled work on all devices: the training step, accuracies, and the parts that a config stands for."""
+"""Compiled work on all devices: the training step, accuracies, and the experiment that a config describes."""

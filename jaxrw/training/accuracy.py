@@ -1,71 +1,119 @@
-"""Accuracy of a model under an attack, over every example of a split."""
+"""Accuracy of a model under attacks, over every example of a split."""
 
 import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxrw.training.step import Images, attack_examples, count_correct, on_all_devices, replicate, shard
+from jaxrw.attacks.types import Attack
+from jaxrw.data import Split
+from jaxrw.training.step import (
+    Images,
+    Variables,
+    attack_examples,
+    count_correct,
+    on_all_devices,
+    replicate,
+    shard,
+)
 
 
-def create(model, attack):
-    """Counter of correct examples under `attack`, compiled once and shared by all checkpoints of a model."""
-    return on_all_devices(functools.partial(count_correct, model=model, attack=attack), num_split=2)
+class Measurement(NamedTuple):
+    """Accuracy of a model under an attack.
 
-
-def create_keeper(model, attack):
-    """Function of the adversarial images and their correctness, compiled once, for `measure_and_keep`."""
-    step = functools.partial(attack_examples, model=model, attack=attack)
-    return on_all_devices(step, num_split=1, split_outputs=True)
-
-
-def measure_and_keep(keeper, variables, key, images, labels, *, batch_size, progress=lambda number: None):
-    """Accuracy in percent, adversarial images [N, H, W, C] float32 in [0, 1], whether each is correct [N] bool.
-
-    The arguments are those of `measure`, with `keeper` from `create_keeper`.
+    Attributes:
+      accuracy: in percent, in [0, 100].
+      adversarial: [N, H, W, C] float32 images in [0, 1]; None if they are not kept.
+      correct: [N] bool, whether each of them is classified correctly; None if they are not kept.
     """
-    kept = []
-    with jax.default_matmul_precision("highest"):
-        for index, mask in _batches(len(labels), batch_size):
-            outputs = keeper(variables, key, images, labels, shard(index))
-            kept.append([np.asarray(output).reshape(-1, *output.shape[2:])[mask] for output in outputs])
-            progress(int(mask.sum()))
-    adversarial, correct = map(np.concatenate, zip(*kept, strict=True))
-    return 100 * int(correct.sum()) / len(correct), adversarial, correct
+
+    accuracy: float
+    adversarial: np.ndarray | None = None
+    correct: np.ndarray | None = None
 
 
-def measure(counter, variables, key, images, labels, *, batch_size, progress=lambda number: None):
-    """Accuracy in percent, in [0, 100], over all examples: the last batch is padded, never dropped.
+class Evaluator:
+    """Measures checkpoints of a model on one split; each attack is compiled once for all of them.
 
-    Numbers to be compared with others' are computed at matmul precision "highest": TPU and GPU would round to
-    bfloat16 or TF32 otherwise.
-
-    Args:
-      counter: from `create`.
-      variables: the model's, replicated.
-      key: PRNG key of the attack; an example's draw depends on it and on the example's place in the split.
-      images: `Images`, uint8, replicated.
-      labels: [N] int32, replicated.
-      batch_size: examples over all devices, rounded up to a multiple of their number.
-      progress: called with the number of examples done after each batch.
+    Attributes:
+      attacks: names of the attacks.
     """
-    correct = []
-    with jax.default_matmul_precision("highest"):
-        for index, mask in _batches(len(labels), batch_size):
-            correct.append(counter(variables, key, images, labels, shard(index), shard(mask)))
-            progress(int(mask.sum()))
-    return 100 * sum(int(count) for count in correct) / len(labels)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        key: jax.Array,
+        attacks: Mapping[str, Attack],
+        *,
+        batch_size: int,
+        keep_images: bool = False,
+    ) -> None:
+        """Places the split on every device.
+
+        Args:
+          model: Flax module.
+          split: at least one example.
+          key: PRNG key of the attacks; an example's draw depends on it and on the example's place in the split.
+          attacks: by name.
+          batch_size: examples over all devices, rounded up to a multiple of their number.
+          keep_images: whether measurements hold the adversarial images; on one host only.
+        """
+        self._images, self._labels = replicated(split)
+        self._key = replicate(key)
+        self._batch_size, self._keep_images = batch_size, keep_images
+        function, num_split = (attack_examples, 1) if keep_images else (count_correct, 2)
+        self.attacks = tuple(attacks)
+        self._programs = {
+            name: on_all_devices(
+                functools.partial(function, model=model, attack=attack),
+                num_split=num_split,
+                split_outputs=keep_images,
+            )
+            for name, attack in attacks.items()
+        }
+
+    def measure(
+        self, attack: str, variables: Variables, progress: Callable[[int], object] = lambda number: None
+    ) -> Measurement:
+        """Computes the accuracy over all examples: the last batch is padded, never dropped.
+
+        Computed at matmul precision "highest", so that it can be compared with the numbers of others: TPU and GPU would
+        round to bfloat16 or TF32 otherwise.
+
+        Args:
+          attack: its name.
+          variables: the model's, replicated.
+          progress: called with the number of examples done after each batch.
+        """
+        program, counts, kept = self._programs[attack], [], []
+        with jax.default_matmul_precision("highest"):
+            for index, mask in _batches(len(self._labels), self._batch_size):
+                arguments = variables, self._key, self._images, self._labels, shard(index)
+                if self._keep_images:
+                    outputs = program(*arguments)
+                    kept.append([np.asarray(array).reshape(-1, *array.shape[2:])[mask] for array in outputs])
+                else:
+                    counts.append(program(*arguments, shard(mask)))
+                progress(int(mask.sum()))
+        if not self._keep_images:
+            return Measurement(100 * sum(int(count) for count in counts) / len(self._labels))
+        adversarial, correct = map(np.concatenate, zip(*kept, strict=True))
+        return Measurement(100 * int(correct.sum()) / len(correct), adversarial, correct)
 
 
-def _batches(size, batch_size):
-    """Indices and masks of batches of one size that the devices share; the last one repeats the last example."""
+def replicated(split: Split) -> tuple[Images, jax.Array]:
+    """Returns the images and labels of a split, placed on every device."""
+    return replicate((Images.of(split.images), split.labels))
+
+
+def _batches(size: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields indices and masks of equal size for all devices; the last batch repeats the last example."""
     devices = jax.device_count()
     batch_size = -(-min(batch_size, size) // devices) * devices
     for start in range(0, size, batch_size):
         index = np.arange(start, start + batch_size, dtype=np.int32)
         yield np.minimum(index, size - 1), index < size
-
-
-def replicated(split):
-    """`Images` and labels of a split, placed on every device."""
-    return replicate((Images.of(split.images), split.labels))

@@ -1,15 +1,20 @@
 """Random crop and flip of one image, inside the compiled step."""
 
+from typing import TypeVar
+
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+_Array = TypeVar("_Array", jax.Array, np.ndarray)
 
 
-def augment(key, image, *, pad, flip):
-    """Zero-pad, crop back to size at random, mirror at random; the same pixel values.
+def augment(key: jax.Array, image: jax.Array, *, pad: int, flip: bool) -> jax.Array:
+    """Zero-pads an image, crops it back to its size at random and mirrors it at random; pixel values stay.
 
-    A pure function of the key: the caller derives it from the step and the example's index, so that neither
-    the batch nor the number of devices changes what an example looks like.
+    The result depends on the key, the image and the settings alone. The key is derived from the step and the
+    example's index, so that neither the batch nor the number of devices changes it.
 
     Args:
       key: PRNG key of this example.
@@ -27,13 +32,13 @@ def augment(key, image, *, pad, flip):
     if flip:
         columns = jnp.where(jax.random.bernoulli(flip_key), columns[::-1], columns)
     corner = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1) - pad if pad else (0, 0)
-    # As products with zeros and ones: on a TPU, slices that differ from image to image become a loop over the
-    # batch. Nothing is rounded, as bfloat16 holds every integer up to 256; an index outside gives zeros.
+    # Products with zeros and ones, because a TPU turns slices that differ between images into a loop over the
+    # batch. Nothing is rounded: bfloat16 holds every integer up to 256. An index outside the image gives zeros.
     rows = jax.nn.one_hot(rows + corner[0], len(rows), dtype=jnp.bfloat16)
     columns = jax.nn.one_hot(columns + corner[1], len(columns), dtype=jnp.bfloat16)
     return jnp.einsum("ih,jw,hwc->ijc", rows, columns, image.astype(jnp.bfloat16)).astype(jnp.uint8)
 
 
-def to_pixels(images):
-    """Turn uint8 images into float32 pixels in [0, 1], the unit of eps; any shape."""
+def to_pixels(images: _Array) -> _Array:
+    """Converts uint8 images of any shape to float32 pixels in [0, 1], the unit of eps."""
     return images.astype(jnp.float32) / 255

@@ -1,14 +1,14 @@
-"""What a config stands for: data, model and optimiser, put together once for training and for evaluation."""
+"""The experiment that a config describes: data, model and optimizer, for training and for evaluation."""
 
 import dataclasses
 import math
 import os
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from jaxrw import data, networks, settings
 from jaxrw.system.errors import UserError
@@ -17,44 +17,54 @@ from jaxrw.training import step
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The parts of a run, and the keys that all its randomness is derived from."""
+    """The parts of a run, and the keys that all of its randomness is derived from."""
 
     dataset: data.Dataset
-    model: nn.Module
+    model: networks.Network
     optimizer: optax.GradientTransformation
     steps_per_epoch: int
-    learning_rates: tuple[float, ...]  # of each epoch
+    learning_rates: tuple[float, ...]  # one for each epoch
     init_key: jax.Array
     order_key: jax.Array
     step_key: jax.Array
     evaluation_key: jax.Array
 
     @property
-    def evaluation_model(self):
-        """The model in float32, in which it is validated and evaluated, whatever it trains in."""
+    def evaluation_model(self) -> networks.Network:
+        """The model in float32 for validation and evaluation, even if it trains in bfloat16."""
         return self.model.clone(dtype=jnp.dtype("float32"))
 
-    def create_state(self):
-        """State before the first step."""
-        # Compiled: run one by one, the hundred operations of the initialisation take seconds to load. They run once, so
-        # optimizing them, which takes the CPU's compiler longer than a training step, saves nothing.
+    def create_state(self) -> step.State:
+        """Returns the state before the first step."""
+        # Compiled, because a hundred operations take seconds to load one by one. They run once, so the CPU's compiler
+        # need not optimize them, which would take it longer than a training step.
         options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
         return jax.jit(self._initialize, compiler_options=options)(self.init_key)
 
-    def state_shapes(self):
-        """The state as shapes and types: nothing is computed."""
+    def state_shapes(self) -> step.State:
+        """Returns the shapes and types of the state without computing it."""
         return jax.eval_shape(self._initialize, self.init_key)
 
-    def _initialize(self, key):
-        """State of a key."""
-        shape = self.dataset.test.images.shape[1:]
-        return step.create_state(key, model=self.model, optimizer=self.optimizer, image_shape=shape)
+    def _initialize(self, key: jax.Array) -> step.State:
+        image = jnp.zeros((1, *self.dataset.test.images.shape[1:]))
+        variables = self.model.init(key, image, train=False)
+        return step.State(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=self.optimizer.init(variables["params"]),
+            sums={name: jnp.zeros(shape) for name, shape in step.SUMS.items()},
+        )
 
 
-def create(config):
-    """Check the config, load its data, make its parts; raises UserError before anything is written."""
+def create_experiment(config: ConfigDict) -> Experiment:
+    """Checks a config, loads its data and creates its experiment.
+
+    Raises:
+      UserError: a field or the data is not usable; nothing has been written.
+    """
     settings.check(config, num_devices=jax.device_count())
-    # The model first: its mistakes cost nothing to find, the data may be a download.
+    # First, because mistakes of the model cost nothing to find and the data may be a download.
     _create_model(config, num_classes=10)
     dataset = data.load(
         config.dataset.name,
@@ -68,60 +78,69 @@ def create(config):
     return assemble(config, dataset)
 
 
-def assemble(config, dataset):
-    """The parts of a checked config for a data set that is loaded, or stands for one; raises UserError."""
+def assemble(config: ConfigDict, dataset: data.Dataset) -> Experiment:
+    """Creates the experiment of a checked config on a data set; raises UserError as `create_experiment`."""
     model = _create_model(config, num_classes=dataset.num_classes)
-    # The last images of an epoch that do not fill a batch wait for the next epoch's order.
+    # Images that do not fill the last batch of an epoch are left out; the next epoch has another order.
     steps_per_epoch = len(dataset.train.labels) // config.optim.batch_size
-    learning_rates = tuple(_learning_rate(config.optim, epoch) for epoch in range(config.optim.num_epochs))
+    learning_rates = tuple(
+        config.optim.learning_rate
+        * config.optim.decay ** sum(epoch >= end for end in config.optim.milestones)
+        for epoch in range(config.optim.num_epochs)
+    )
     optimizer = step.create_optimizer(
         learning_rates=learning_rates,
         momentum=config.optim.momentum,
         weight_decay=config.optim.weight_decay,
         steps_per_epoch=steps_per_epoch,
     )
-    keys = jax.random.split(jax.random.key(config.seed), 4)
-    experiment = Experiment(dataset, model, optimizer, steps_per_epoch, learning_rates, *keys)
+    init_key, order_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 4)
+    experiment = Experiment(
+        dataset=dataset,
+        model=model,
+        optimizer=optimizer,
+        steps_per_epoch=steps_per_epoch,
+        learning_rates=learning_rates,
+        init_key=init_key,
+        order_key=order_key,
+        step_key=step_key,
+        evaluation_key=evaluation_key,
+    )
     try:
         state = experiment.state_shapes()
     except ValueError as error:
         raise UserError(str(error)) from error
-    _check_memory(config, state)
+    num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    _check_memory(num_parameters, width=config.model.width, depth=config.model.depth)
     return experiment
 
 
-def _check_memory(config, state):
-    """Refuse a network whose parameters, momentum and gradients, in float32, no device here can hold."""
-    number = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
-    needed, there = 3 * 4 * number, _device_memory()
-    if there is not None and needed > there:
+def epoch_order(key: jax.Array, epoch: int, size: int) -> np.ndarray:
+    """Returns the order of the training examples in a 0-based epoch: a permutation of 0..size-1, int32."""
+    return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), size), np.int32)
+
+
+def _check_memory(num_parameters: int, *, width: int | None, depth: int | None) -> None:
+    """Raises UserError if float32 parameters, momentum and gradients do not fit into the memory of a device."""
+    needed, available = 3 * 4 * num_parameters, _device_memory()
+    if available is not None and needed > available:
         raise UserError(
-            f"model.width is {config.model.width} and model.depth {config.model.depth}: {number:,} parameters need "
-            f"{needed / 2**30:,.1f} GiB with momentum and gradients alone, and a device has {there / 2**30:,.1f}; "
+            f"model.width is {width} and model.depth {depth}: {num_parameters:,} parameters need "
+            f"{needed / 2**30:,.1f} GiB with momentum and gradients alone, and a device has {available / 2**30:,.1f}; "
             "choose a smaller network"
         )
 
 
-def _device_memory():
-    """Bytes that one device can hold, or None where nobody tells; a CPU's are the machine's."""
+def _device_memory() -> int | None:
+    """Returns the bytes of memory of one device, for a CPU those of the machine; None if unknown."""
     device = jax.local_devices()[0]
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
-def epoch_order(key, epoch, size):
-    """Order of the training examples in a 0-based epoch: a permutation of 0..size-1, int32, from (key, epoch)."""
-    return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), size), np.int32)
-
-
-def _learning_rate(optim, epoch):
-    """Learning rate of a 0-based epoch: multiplied by `decay` at the start of each milestone."""
-    return optim.learning_rate * optim.decay ** sum(epoch >= milestone for milestone in optim.milestones)
-
-
-def _create_model(config, *, num_classes):
-    """The config's model, its mistakes told as a user's."""
+def _create_model(config: ConfigDict, *, num_classes: int) -> networks.Network:
+    """Creates the config's model; raises UserError for fields that no model can have."""
     fields = config.model.to_dict()
     try:
         return networks.create(fields.pop("name"), num_classes, axis_name=step.AXIS, **fields)

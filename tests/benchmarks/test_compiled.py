@@ -16,7 +16,8 @@ from benchmarks.topology import CHIPS, count, forward_flops, load
 from jaxrw import networks, train
 from jaxrw.networks import convolution
 from jaxrw.networks.convolution import for_flax
-from jaxrw.training import accuracy, experiment, step
+from jaxrw.training import accuracy, step
+from jaxrw.training.experiment import create_experiment
 
 # As libtpu writes it, shortened: a loop that runs ten times, a copy from and one to the chip's own memory.
 TPU_PROGRAM = """HloModule jit_step, is_scheduled=true
@@ -127,13 +128,15 @@ def test_the_step_of_pgd_10_is_23_forward_passes(monkeypatch):
     """Of the product's own step, compiled: 23 F less the gradient by the images that the last pass has no use for."""
     config = tiny.config(attack__num_steps=10)
     # On a CPU few channels are computed together, with products by zero that theory does not know.
-    monkeypatch.setattr(convolution, "_pixels_together", lambda *arguments: 1)
-    monkeypatch.setattr(experiment, "_create_model", lambda config, num_classes: TwoConvolutions())
-    parts = experiment.create(config)
-    state, batch = parts.create_state(), config.optim.batch_size
-    images, labels = accuracy.replicated(parts.dataset.train)
+    monkeypatch.setattr(convolution, "_pixels_per_window", lambda *arguments: 1)
+    monkeypatch.setattr(
+        "jaxrw.training.experiment._create_model", lambda config, num_classes: TwoConvolutions()
+    )
+    experiment = create_experiment(config)
+    state, batch = experiment.create_state(), config.optim.batch_size
+    images, labels = accuracy.replicated(experiment.dataset.train)
     index = step.shard(np.arange(batch, dtype=np.int32))
-    lowered = train.create_step(config, parts).lower(state, parts.step_key, images, labels, index)
+    lowered = train.create_step(config, experiment).lower(state, experiment.step_key, images, labels, index)
     program = Program(lowered.compile().as_text())
     first, second, dense = 8 * 8 * 9 * 1 * 8, 8 * 8 * 9 * 8 * 16, 16 * 10
     crop = 2 * 8 * 8 * 8  # rows and columns are taken by products with ones and zeros

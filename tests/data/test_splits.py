@@ -159,8 +159,8 @@ def test_check_tells_what_no_run_can_use(wrong, expected):
 
 
 def test_reasons_are_one_line():
-    assert dataset.reason(ValueError("first,\n\tsecond")) == "first, second"
-    assert dataset.reason(ValueError()) == "ValueError"
+    assert dataset.one_line(ValueError("first,\n\tsecond")) == "first, second"
+    assert dataset.one_line(ValueError()) == "ValueError"
 
 
 def test_check_stops_a_source_that_breaks_its_word():

@@ -1,6 +1,7 @@
 """Commands that README.md, docs/ and the other pages tell people to type, and a check of each; most are run, small."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import io
 import itertools
@@ -52,7 +53,9 @@ _WARMUP = ["--config.method.warmup_epochs=1", "--config.optim.num_epochs=2"]
 
 def of(page):
     """Commands of a page in its order; other tests run its blocks of Python and of bash."""
-    text = re.sub(r"^```(python|bash|text)\n.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(
+        r"^```(python|bash|text|bibtex)\n.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
     assert "```" not in text, f"{page.name} has a block of another language"
     found = [line or inline for line, inline in _CODE.findall(text) if line or _INLINE_COMMAND.match(inline)]
     return [" ".join(command.replace("\\\n", " ").split()) for command in found]
@@ -123,17 +126,17 @@ def _weights():
 
 
 def _check_help(path, arguments):
-    """A program tells its flags, and all that are used are among them."""
-    told, argv = io.StringIO(), [str(path), *arguments, "--help"]
+    """`--help` of a program lists every flag that is used."""
+    printed, argv = io.StringIO(), [str(path), *arguments, "--help"]
     with (
         mock.patch.object(sys, "argv", argv),
-        contextlib.redirect_stdout(told),
+        contextlib.redirect_stdout(printed),
         pytest.raises(SystemExit) as end,
     ):
         runpy.run_path(str(path), run_name="__main__")
     assert end.value.code == 0, path
     for flag in _flags(arguments):
-        assert f"--{flag}" in told.getvalue().split(), f"{path.name} has no --{flag}"
+        assert f"--{flag}" in printed.getvalue().split(), f"{path.name} has no --{flag}"
 
 
 def _make(arguments):
@@ -145,11 +148,12 @@ def _make(arguments):
 
 
 def _pip(arguments):
-    """What is installed is this project, an extra of it, or what one of them needs."""
+    """What is installed is this project or an extra of it, what one of them needs, or an extra that JAX has."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     known = {re.sub(">=.*", "", need) for need in itertools.chain(project["dependencies"], *extras.values())}
     known |= {"-e", ".", "/share/jaxrw", *(f".[{extra}]" for extra in extras)}
+    known |= {f"jax[{extra}]" for extra in importlib.metadata.metadata("jax").get_all("Provides-Extra")}
     assert arguments[0] == "install"
     assert set(arguments[1:]) <= known
 

@@ -11,7 +11,8 @@ import numpy as np
 from helpers import tiny
 from jaxrw import methods, train
 from jaxrw.networks.convolution import for_flax
-from jaxrw.training import accuracy, experiment, step
+from jaxrw.training import accuracy, step
+from jaxrw.training.experiment import create_experiment, epoch_order
 
 
 class OneConvolution(nn.Module):
@@ -30,13 +31,15 @@ def parameters(method, **overrides):
         method, method__warmup_epochs=0, dataset__train_size=96, optim__batch_size=32, **overrides
     )
     config.optim.learning_rate = 0.02
-    parts = dataclasses.replace(experiment.create(config), model=OneConvolution())
-    train_step = train.create_step(config, parts)
-    state = step.replicate(parts.create_state())
-    images, labels = accuracy.replicated(parts.dataset.train)
-    order = experiment.epoch_order(parts.order_key, 0, len(labels))
+    experiment = dataclasses.replace(create_experiment(config), model=OneConvolution())
+    train_step = train.create_step(config, experiment)
+    state = step.replicate(experiment.create_state())
+    images, labels = accuracy.replicated(experiment.dataset.train)
+    order = epoch_order(experiment.order_key, 0, len(labels))
     for batch in np.split(order, 3):
-        state, sums = train_step(state, step.replicate(parts.step_key), images, labels, step.shard(batch))
+        state, sums = train_step(
+            state, step.replicate(experiment.step_key), images, labels, step.shard(batch)
+        )
     assert float(sums["examples"]) == 32
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.variables)])
 

@@ -4,7 +4,7 @@
     several_hosts.py PROCESS PROCESSES PORT DIRECTORY killed
     several_hosts.py PROCESS PROCESSES PORT DIRECTORY stopped
 
-With steps: goes on from the checkpoint in DIRECTORY, if there is one, takes these steps, saves the state, and measures
+With steps: resumes from the checkpoint in DIRECTORY, if there is one, takes these steps, saves the state, and measures
 accuracies; the first process writes it all to DIRECTORY/LAST_STEP.npz. With "killed": process 1 kills itself between
 two sums over all devices. With "stopped": one process sends itself SIGTERM, among such sums and in AutoAttack, then
 the other does; everyone prints in which sum and attack it has been stopped.
@@ -29,7 +29,8 @@ from jaxrw.attacks import suite
 from jaxrw.runs import checkpoints
 from jaxrw.system import hosts, preemption
 from jaxrw.system.errors import RunError, Stopped
-from jaxrw.training import accuracy, experiment, step
+from jaxrw.training import accuracy, step
+from jaxrw.training.experiment import create_experiment, epoch_order
 
 
 def train_between(directory, first, last):
@@ -37,23 +38,26 @@ def train_between(directory, first, last):
     config = tiny.config(
         method__warmup_epochs=0, dataset__train_size=96, optim__batch_size=32, optim__learning_rate=0.02
     )
-    parts = dataclasses.replace(experiment.create(config), model=OneConvolution())
-    train_step = train.create_step(config, parts)
-    images, labels = accuracy.replicated(parts.dataset.train)
-    order = experiment.epoch_order(parts.order_key, 0, len(labels))
+    experiment = dataclasses.replace(create_experiment(config), model=OneConvolution())
+    train_step = train.create_step(config, experiment)
+    images, labels = accuracy.replicated(experiment.dataset.train)
+    order = epoch_order(experiment.order_key, 0, len(labels))
     with checkpoints.open_checkpoints(directory / "checkpoints") as manager:
         assert (manager.latest_step() or 0) == first
         if first:
-            state = checkpoints.restore(manager, first, step.replicated_shapes(parts.state_shapes()))
+            state = checkpoints.restore(manager, first, step.replicated_shapes(experiment.state_shapes()))
         else:
-            state = step.replicate(parts.create_state())
+            state = step.replicate(experiment.create_state())
         for batch in np.split(order, 3)[first:last]:
-            state, _ = train_step(state, step.replicate(parts.step_key), images, labels, step.shard(batch))
+            state, _ = train_step(
+                state, step.replicate(experiment.step_key), images, labels, step.shard(batch)
+            )
         checkpoints.save(manager, state, epoch=0, accuracy=50.0)
-    counter = accuracy.create(parts.model, suite.create("fgsm", eps=0.1, step_size=0.1))
-    test, done = accuracy.replicated(parts.dataset.test), []
-    key = step.replicate(parts.evaluation_key)
-    measured = accuracy.measure(counter, state.variables, key, *test, batch_size=16, progress=done.append)
+    attacks, done = {"fgsm": suite.create("fgsm", eps=0.1, step_size=0.1)}, []
+    evaluator = accuracy.Evaluator(
+        experiment.model, experiment.dataset.test, experiment.evaluation_key, attacks, batch_size=16
+    )
+    measured = evaluator.measure("fgsm", state.variables, done.append).accuracy
     assert sum(done) == 30
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.variables)]), measured
 
@@ -97,7 +101,7 @@ def stopped(directory):
     for process in range(jax.process_count()):
         print(f"stopped in: {stopped_in_sums(process)} {stopped_in_autoattack(process, directory)}")
     whole = directory / "whole"
-    hosts.first_does(whole.mkdir)
+    hosts.run_on_first(whole.mkdir)
     expected, found = attacked(whole), attacked(directory)
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
@@ -105,7 +109,7 @@ def stopped(directory):
 
 def stopped_in_sums(process):
     """Number of the sum in which `check` stopped this process."""
-    with contextlib.suppress(Stopped), preemption.listen(agree=hosts.largest()) as check:
+    with contextlib.suppress(Stopped), preemption.deferring_signals(maximum=hosts.delayed_maximum()) as check:
         for number, _ in sums():
             send_signal(process, when=number == 20)
             check()
@@ -122,7 +126,7 @@ def stopped_in_autoattack(process, directory):
             check(wait=True)
 
     names = []
-    with contextlib.suppress(Stopped), preemption.listen(agree=hosts.largest()) as check:
+    with contextlib.suppress(Stopped), preemption.deferring_signals(maximum=hosts.delayed_maximum()) as check:
         attacked(directory, look)
         names.append("none")
     return names[-1]
@@ -142,7 +146,7 @@ if __name__ == "__main__":
         hosts.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=processes, process_id=process)
     if sys.argv[5] == "killed":
         try:
-            with hosts.told():
+            with hosts.as_run_errors():
                 killed()
         except RunError as error:
             print(error, file=sys.stderr)
@@ -153,6 +157,6 @@ if __name__ == "__main__":
     first, last = map(int, sys.argv[5:])
     parameters, measured = train_between(directory, first, last)
     found = attacked(directory) if last == 3 else {}
-    assert hosts.agree(process) == 0
+    assert hosts.broadcast(process) == 0
     if hosts.is_first():
         np.savez(directory / f"{last}.npz", parameters=parameters, measured=measured, **found)

@@ -11,7 +11,8 @@ from jax import lax
 
 from jaxrw import train
 from jaxrw.networks.convolution import convolution
-from jaxrw.training import accuracy, experiment, step
+from jaxrw.training import accuracy, step
+from jaxrw.training.experiment import create_experiment
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -109,11 +110,11 @@ def test_in_bfloat16(stride):
 def test_the_step_of_other_platforms(platform, dtype):
     """The whole step lowered for a GPU and a TPU: no CPU path, no float64, convolutions in the type asked for."""
     config = tiny.config(model__dtype=dtype)
-    parts = experiment.create(config)
-    images, labels = accuracy.replicated(parts.dataset.train)
+    experiment = create_experiment(config)
+    images, labels = accuracy.replicated(experiment.dataset.train)
     index = step.shard(np.arange(config.optim.batch_size, dtype=np.int32))
-    mapped = train.create_step(config, parts)
-    arguments = parts.state_shapes(), parts.step_key, images, labels, index
+    mapped = train.create_step(config, experiment)
+    arguments = experiment.state_shapes(), experiment.step_key, images, labels, index
     program = jax.jit(mapped).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
     assert "optimization_barrier" not in program
     assert "f64" not in program

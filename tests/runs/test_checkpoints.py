@@ -86,15 +86,15 @@ def test_damage_of_any_file_is_named_and_the_one_before_is_used(kind, run, capsy
     """Each file that is sealed, one after the other, put right again after it."""
     last = run / "checkpoints" / "12"
     files = [
-        path for path in sorted(last.rglob("*")) if path.is_file() and path.name not in integrity._AFTERWARDS
+        path for path in sorted(last.rglob("*")) if path.is_file() and path.name not in integrity._UNSEALED
     ]
     assert len(files) > 8
     for path in files:
         whole = path.read_bytes()
         DAMAGES[kind](path)
-        assert integrity.damage(last) is not None, path
+        assert integrity.find_damage(last) is not None, path
         path.write_bytes(whole)
-    assert integrity.damage(last) is None
+    assert integrity.find_damage(last) is None
     largest = max(files, key=lambda path: path.stat().st_size)
     DAMAGES[kind](largest)
     assert restored(run) == (8, 4)
@@ -133,7 +133,7 @@ def test_the_best_and_then_all_are_damaged(run, capsys):
 
 def test_bookkeeping_of_orbax_may_be_damaged(run):
     """The two files that are not sealed: whatever happens to them, the right state or the one before."""
-    for name in integrity._AFTERWARDS:
+    for name in integrity._UNSEALED:
         for kind in DAMAGES:
             path = run / "checkpoints" / "12" / name
             whole = path.read_bytes()

@@ -35,8 +35,9 @@ def test_no_other_version_is_given_a_flag_that_may_end_it(version, monkeypatch):
 def test_launch_chooses_before_jax_is_imported():
     program = (
         "import sys, launch\n"
+        "from jaxrw.system import compilation\n"
         "def choose(): print('jax' in sys.modules)\n"
-        "launch.compilation.choose_cpu_kernels = choose\n"
+        "compilation.choose_cpu_kernels = choose\n"
         "launch.main(['launch.py', '--config=configs/digits.py', '--config.optim.batch_size=0'])"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

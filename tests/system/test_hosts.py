@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from helpers.flags import DIGITS, TINY
 
 from jaxrw.figures import FIGURES
 from jaxrw.system import hosts
+from jaxrw.system.errors import RunError
 
 ROOT = pathlib.Path(__file__).parents[2]
 HELPERS = ROOT / "tests" / "helpers"
@@ -171,11 +173,39 @@ def test_sigterm_to_one_stops_both_at_the_same_step_and_they_go_on(tmp_path):
 
 def test_alone_everything_is_free():
     assert hosts.is_first()
-    assert hosts.largest()(15, wait=False) == 15
+    assert hosts.delayed_maximum()(15, wait=False) == 15
     value, array = {"a": [1, None]}, np.arange(6)
-    assert hosts.agree(value) is value
+    assert hosts.broadcast(value) is value
     assert hosts.gather(array) is array
-    np.testing.assert_array_equal(hosts.share(array), array)
-    assert hosts.mine(3).all()
-    with pytest.raises(ValueError, match="Gloo"), hosts.told():
+    np.testing.assert_array_equal(hosts.local_part(array), array)
+    assert hosts.local_mask(3).all()
+    with pytest.raises(ValueError, match="Gloo"), hosts.as_run_errors():
         raise ValueError("Gloo")
+
+
+def coded(code):
+    """An error as the coordination service raises it; Python cannot give one a code otherwise."""
+    return type(code, (jax.errors.JaxRuntimeError,), {"error_code_string": code})("in other words")
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (coded("UNAVAILABLE"), True),
+        (coded("DEADLINE_EXCEEDED"), True),
+        (coded("RESOURCE_EXHAUSTED"), False),
+        # What JAX 0.10 raises on a CPU, from `jit` and from `pmap`.
+        (jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"), True),
+        (ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: NCCL operation ncclAllReduce failed"), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: something else"), False),
+        (ValueError("UNAVAILABLE: from `pmap`"), True),
+        (ValueError("UNAVAILABLE is a word in it"), False),
+    ],
+    ids=repr,
+)
+def test_errors_of_a_lost_process(error, lost, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(RunError if lost else type(error)) as raised, hosts.as_run_errors():
+        raise error
+    assert ("process 0 of 2 has lost another one" in str(raised.value)) is lost

@@ -1,4 +1,4 @@
-"""Signals: the first is a wish, a second Ctrl-C and the end of the grace time end the process; no JAX in here."""
+"""Signals: the first is deferred, a second Ctrl-C and the end of the grace time end the process; no JAX in here."""
 
 import os
 import pathlib
@@ -17,15 +17,15 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def stopped(work, **options):
-    """What a listener says of work that ends or looks for a wish for ever: it is stopped."""
+    """Message of work that is stopped, where it calls `check` or after its end."""
     with pytest.raises(Stopped) as raised:
-        listen(work, **options)
+        defer(work, **options)
     return str(raised.value)
 
 
-def listen(work, **options):
-    """Do some work, a function of `check`, with a listener."""
-    with preemption.listen(**options) as check:
+def defer(work, **options):
+    """Do some work, a function of `check`, while signals are deferred."""
+    with preemption.deferring_signals(**options) as check:
         work(check)
 
 
@@ -51,41 +51,42 @@ def test_a_signal_after_the_last_look_is_not_lost(number):
     assert told == f"stopped by {number.name}; the same command goes on from what has been saved"
 
 
-def test_a_wish_to_another_process_stops_this_one():
-    """`agree` stands for the others: it gets this one's signal, 0 here, and gives what all agree on."""
+def test_a_signal_to_another_process_stops_this_one():
+    """`maximum` stands for the others: it gets this one's signal, 0 here, and returns theirs."""
 
-    def agree(number, *, wait):
+    def maximum(number, *, wait):
         asked.append((number, wait))
         return signal.SIGTERM if len(asked) == 3 else 0
 
     asked = []
-    assert stopped(lambda check: [check() for _ in range(9)], agree=agree) == "stopped by SIGTERM"
+    assert stopped(lambda check: [check() for _ in range(9)], maximum=maximum) == "stopped by SIGTERM"
     assert asked == 3 * [(0, False)]
     asked.clear()
-    assert "the same command" in stopped(lambda check: [check() for _ in range(2)], agree=agree)
+    assert "the same command" in stopped(lambda check: [check() for _ in range(2)], maximum=maximum)
     assert asked == [(0, False), (0, False), (0, True)]
-    listen(lambda check: check(wait=True), agree=agree)
+    defer(lambda check: check(wait=True), maximum=maximum)
     assert asked[3:] == [(0, True), (0, True)]
 
 
-def test_nothing_is_left_of_a_listener():
+def test_no_thread_or_file_is_left():
     before = threading.active_count(), len(os.listdir("/dev/fd"))
     for _ in range(3):
-        with preemption.listen():
+        with preemption.deferring_signals():
             pass
     assert (threading.active_count(), len(os.listdir("/dev/fd"))) == before
 
 
-def test_sigterm_where_nobody_listens():
-    with preemption.told(), pytest.raises(Stopped, match="SIGTERM; the same command goes on"):
+def test_sigterm_outside_of_deferring_signals():
+    with preemption.raising_on_sigterm(), pytest.raises(Stopped, match="SIGTERM; the same command goes on"):
         signal.raise_signal(signal.SIGTERM)
 
 
 def program(body, *, signals, grace=25):
     """Status and standard error of a process that gets signals while it is at work in C, and the seconds it took."""
     code = (
-        "from jaxrw import preemption\nimport hashlib, sys\n"
-        f"with preemption.listen(grace_seconds={grace}) as check:\n    print('ready', flush=True)\n    {body}\n"
+        "from jaxrw.system import preemption\nimport hashlib, sys\n"
+        f"with preemption.deferring_signals(grace_seconds={grace}) as check:\n"
+        f"    print('ready', flush=True)\n    {body}\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(

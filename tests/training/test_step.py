@@ -14,7 +14,8 @@ from helpers import tiny
 
 from jaxrw import methods, networks, train
 from jaxrw.attacks import suite
-from jaxrw.training import accuracy, experiment, step
+from jaxrw.training import accuracy, step
+from jaxrw.training.experiment import create_experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
 HELPERS = ROOT / "tests" / "helpers"
@@ -77,16 +78,16 @@ def test_four_devices_equal_one(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def parts():
-    return experiment.create(tiny.config())
+def experiment():
+    return create_experiment(tiny.config())
 
 
-def test_sums_are_of_the_epoch_so_far(parts):
+def test_sums_are_of_the_epoch_so_far(experiment):
     """Two epochs of 4 steps of 16: the state's sums restart with the fifth step."""
-    train_step = train.create_step(tiny.config(), parts)
-    state = step.replicate(parts.create_state())
-    images, labels = accuracy.replicated(parts.dataset.train)
-    key, index = step.replicate(parts.step_key), step.shard(np.arange(16, dtype=np.int32))
+    train_step = train.create_step(tiny.config(), experiment)
+    state = step.replicate(experiment.create_state())
+    images, labels = accuracy.replicated(experiment.dataset.train)
+    key, index = step.replicate(experiment.step_key), step.shard(np.arange(16, dtype=np.int32))
     examples, losses = [], []
     for _ in range(5):
         state, sums = train_step(state, key, images, labels, index)
@@ -100,27 +101,25 @@ def test_sums_are_of_the_epoch_so_far(parts):
     assert float(sums["weight"]) != 16
 
 
-def test_no_example_is_dropped_from_an_accuracy(parts):
+def test_no_example_is_dropped_from_an_accuracy(experiment):
     """30 test images in batches of 16: counted one by one with NumPy."""
-    split = parts.dataset.test
-    state = step.replicate(parts.create_state())
-    key = step.replicate(jax.random.key(0))
-    attack = suite.create("fgsm", eps=0.1, step_size=0.1)
+    split = experiment.dataset.test
+    state = step.replicate(experiment.create_state())
+    attacks = {name: suite.create(name, eps=0.1, step_size=0.1) for name in ("clean", "fgsm")}
 
     def measure(attack, batch_size):
         done = []
-        counter = accuracy.create(parts.model, attack)
-        images, labels = accuracy.replicated(split)
-        measured = accuracy.measure(
-            counter, state.variables, key, images, labels, batch_size=batch_size, progress=done.append
+        evaluator = accuracy.Evaluator(
+            experiment.model, split, jax.random.key(0), attacks, batch_size=batch_size
         )
+        measured = evaluator.measure(attack, state.variables, done.append).accuracy
         assert sum(done) == len(split.labels)
         return measured
 
-    logits = parts.model.apply(state.variables, split.images / np.float32(255), train=False)
+    logits = experiment.model.apply(state.variables, split.images / np.float32(255), train=False)
     expected = 100 * np.mean(np.argmax(logits, 1) == split.labels)
-    assert measure(suite.create("clean", eps=0.1, step_size=0.1), 16) == pytest.approx(expected)
-    assert measure(attack, 16) == measure(attack, 7) == measure(attack, 500)
+    assert measure("clean", 16) == pytest.approx(expected)
+    assert measure("fgsm", 16) == measure("fgsm", 7) == measure("fgsm", 500)
 
 
 def test_images_are_taken_as_from_an_array():

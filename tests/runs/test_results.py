@@ -1,0 +1,110 @@
+"""results.json: what is read, what is dropped, and what a later evaluation keeps of it."""
+
+import json
+
+import pytest
+from helpers import tiny
+from helpers.made_up_runs import put
+
+from jaxrw import settings
+from jaxrw.attacks import suite
+from jaxrw.runs import results
+from jaxrw.runs.json_files import UnusableFileError, read_object
+
+LAST = {"epoch": 2, "step": 12}
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    content = put(tmp_path, "mail", last={"aa": 40.0}, best={"clean": 80.0})
+    assert results.read_results(tmp_path / "mail") == content
+    results.write_results(tmp_path, content)
+    assert (tmp_path / "results.json").read_bytes() == (tmp_path / "mail" / "results.json").read_bytes()
+    assert results.read_results(tmp_path / "nowhere") is None
+
+
+def test_checkpoints_of_other_names_are_dropped(tmp_path):
+    content = put(tmp_path, "mail", last={"aa": 40.0})
+    content["checkpoints"]["middle"] = "x"
+    results.write_results(tmp_path, content)
+    assert list(results.read(tmp_path / "results.json")["checkpoints"]) == ["last", "best"]
+
+
+def test_weights_from_elsewhere_need_no_method_and_no_epoch(tmp_path):
+    content = put(tmp_path, "mail")
+    for section in ("method", "attack", "optim"):
+        del content["config"][section]
+    checkpoint = {"path": "x.pt", "sha256": "0", "num_examples": 30, "accuracy": {"clean": 50.0}}
+    results.write_results(tmp_path, content | {"checkpoints": {"file": checkpoint}})
+    assert results.read(tmp_path / "results.json")["checkpoints"]["file"] == checkpoint
+    results.write_results(tmp_path, content)
+    with pytest.raises(UnusableFileError, match=r"config.method.name is missing"):
+        results.read(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize("field", ["epoch", "step", "num_examples"])
+@pytest.mark.parametrize("value", [None, -1, 1.5, "1", True, 2**60])
+def test_counts_of_a_checkpoint(tmp_path, field, value):
+    content = put(tmp_path, "mail", last={"aa": 40.0})
+    content["checkpoints"]["last"][field] = value
+    results.write_results(tmp_path, content)
+    with pytest.raises(UnusableFileError, match=f"checkpoints.last has {field} .*; must be an integer of at"):
+        results.read(tmp_path / "results.json")
+
+
+def begun(earlier, **fields):
+    config = tiny.config(**fields)
+    identities = {"last": LAST, "best": None}
+    return results.begin_results(config, num_examples=30, earlier=earlier, identities=identities)
+
+
+def test_accuracies_are_kept_of_the_same_step_and_settings():
+    """The clean accuracy has no eps; FGSM has."""
+    first = begun(None)
+    assert first["checkpoints"]["best"] is None
+    assert first["checkpoints"]["last"] == LAST | {
+        "num_examples": 30,
+        "accuracy": dict.fromkeys(suite.ATTACKS),
+    }
+    results.record(first["checkpoints"]["last"], "clean", 50.0, None)
+    results.record(first["checkpoints"]["last"], "fgsm", 40.0, None)
+    results.record(first["checkpoints"]["last"], "aa", 30.0, {"seconds": 1})
+    assert begun(first)["checkpoints"] == first["checkpoints"]
+    assert json.dumps(begun(first)["checkpoints"]) == json.dumps(first["checkpoints"])
+    other = begun(first, evaluation__eps=0.05)["checkpoints"]["last"]
+    assert (other["accuracy"]["clean"], other["accuracy"]["fgsm"], other["accuracy"]["aa"]) == (
+        50.0,
+        None,
+        None,
+    )
+    assert "autoattack" not in other
+    first["checkpoints"]["last"]["step"] = 8
+    assert set(begun(first)["checkpoints"]["last"]["accuracy"].values()) == {None}
+
+
+def test_results_that_lack_an_attack_or_its_details_are_kept():
+    """An older version knew fewer attacks."""
+    first = begun(None)
+    first["checkpoints"]["last"]["accuracy"] = {"clean": 50.0, "aa": 40.0}
+    again = begun(first)["checkpoints"]["last"]
+    assert again["accuracy"] == dict.fromkeys(suite.ATTACKS) | {"clean": 50.0, "aa": 40.0}
+    assert "autoattack" not in again
+
+
+def test_the_other_checkpoint_of_the_same_step():
+    first = begun(None)
+    last = first["checkpoints"]["last"]
+    first["checkpoints"]["best"] = json.loads(json.dumps(last))
+    assert results.already_measured(first, first["checkpoints"]["best"], "aa") is None
+    results.record(last, "aa", 40.0, {"seconds": 1})
+    assert results.already_measured(first, first["checkpoints"]["best"], "aa") == (40.0, {"seconds": 1})
+    last["step"] = 8
+    assert results.already_measured(first, first["checkpoints"]["best"], "aa") is None
+
+
+def test_a_reason_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(settings.as_json(tiny.config())))
+    assert read_object(tmp_path / "config.json")["seed"] == 0
+    assert str(UnusableFileError("a\nname  of\u2028lines")) == "a name of lines"
+    (tmp_path / "large.json").write_bytes(b" " * 20_000_001)
+    with pytest.raises(UnusableFileError, match=r"large.json is larger than 20,000,000 bytes"):
+        read_object(tmp_path / "large.json")

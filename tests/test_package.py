@@ -1,0 +1,29 @@
+"""What `import jaxrw` gives: a version, public modules, and a docstring that names them."""
+
+import importlib.metadata
+import pydoc
+import re
+import subprocess
+import sys
+
+import jaxrw
+
+
+def test_public_names():
+    assert jaxrw.__version__ == importlib.metadata.version("jaxrw")
+    public = {name for name in dir(jaxrw) if not name.startswith("_")}
+    assert public == set(re.findall(r"^    jaxrw\.(\w+) ", jaxrw.__doc__, re.MULTILINE))
+    for name in public:
+        assert getattr(jaxrw, name).__doc__, name
+
+
+def test_help_shows_what_it_is_and_its_modules():
+    text = pydoc.plain(pydoc.render_doc(jaxrw))
+    for words in ("adversarial training", "jaxrw.attacks", "jaxrw.margins", jaxrw.__version__):
+        assert words in text
+
+
+def test_importing_it_does_not_import_jax():
+    """launch.py answers --help at once, and chooses kernels before JAX reads its flags."""
+    code = "import sys, jaxrw, launch; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
