@@ -2,249 +2,180 @@ r"""AutoAttack here against the reference implementation in PyTorch: same weight
 
     python launch.py --mode export --config FILE --workdir RUN          # writes RUN/last.safetensors
     pip install -e ".[torch]"; git clone https://github.com/fra31/auto-attack
-    python -m benchmarks.autoattack --weights RUN/last.safetensors --model resnet18 --width 8 --data_dir DIR \
-        --reference auto-attack --out comparison --minutes 10
+    python -m benchmarks.autoattack --weights RUN/last.safetensors --model resnet18 --width 8 --data-dir DIR \
+        --reference auto-attack --out comparison
 
-Does the parts that `--out` does not hold yet until the minutes are over, then prints what there is; run it again until
-all is done. Seconds are wall-clock seconds of the attacks, compiling included. The parts:
+Runs every part with both implementations and prints a table. `--out` keeps finished parts: if it is interrupted, the
+same command resumes. Seconds are wall-clock seconds of the attacks, compiling included. The parts:
 
     standard    the standard set, each attack on what the ones before it left robust
     apgd-ce-S, fab-t-S, square-S    one attack alone on all images, with seed S
+
+`--images` is the number of test images, from the first; `--downscale 2` halves their height and width; `--depth 0` and
+`--width 0` are the model's defaults.
 """
 
 import argparse
-import contextlib
-import functools
+import importlib
 import json
 import os
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+from benchmarks import timing
 from jaxrw import data, networks
 from jaxrw.attacks import autoattack
 from jaxrw.networks import torch_weights
 from jaxrw.training.augment import to_pixels
 from jaxrw.training.step import logits_function
 
-TESTS = pathlib.Path(__file__).parents[1] / "tests"  # where the same networks are written in PyTorch
-
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-# FAB-T without restarts draws nothing: one seed says what all would.
-ALONE = (*(f"apgd-ce-{s}" for s in range(3)), "fab-t-0", *(f"square-{s}" for s in range(3)))
+# FAB-T without restarts draws nothing, so one seed is enough.
+PARTS = ("standard", *(f"apgd-ce-{s}" for s in range(3)), "fab-t-0", *(f"square-{s}" for s in range(3)))
+
+Result = dict[str, Any]  # see `_result`
 
 
-class PausedError(Exception):
-    """The minutes are over; what is done is saved."""
-
-
-def main():
-    """Do parts until the time is over; print what there is."""
-    arguments = parse()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    problem = load_problem(arguments)
-    end = time.monotonic() + 60 * arguments.minutes
-    with contextlib.suppress(PausedError):
-        for part in arguments.parts.split(","):
-            for who, run in (("ours", run_ours), ("reference", run_reference)):
-                if arguments.only in (None, who):
-                    run(arguments, problem, part, end)
-    report(arguments, len(problem[1]))
-
-
-def parse():
-    """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the parts that `--out` does not hold yet; prints a table of all."""
+    flags = timing.parse(
+        __doc__,
+        arguments,
+        choices={"model": tuple(networks.ARCHITECTURES), "parts": PARTS},
+        weights=str,
+        model="resnet18",
+        depth=0,
+        width=0,
+        dataset="cifar10",
+        data_dir="",
+        downscale=1,
+        images=1000,
+        eps=8 / 255,
+        batch_size=250,
+        reference=str,
+        out=pathlib.Path,
+        parts=PARTS,
     )
-    parser.add_argument("--weights", required=True, help="weights as .safetensors, under PyTorch's names")
-    parser.add_argument("--model", default="resnet18", choices=("resnet18", "wrn"))
-    parser.add_argument("--depth", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--downscale", type=int, default=1, help="2: images of half the height and width")
-    parser.add_argument("--images", type=int, default=1000, help="the first so many test images")
-    parser.add_argument("--eps", type=float, default=8 / 255)
-    parser.add_argument("--batch_size", type=int, default=250, help="of both")
-    parser.add_argument("--reference", required=True, help="directory that holds the package autoattack")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="where finished parts are kept")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--parts", default=",".join(("standard", *ALONE)))
-    parser.add_argument("--only", choices=("ours", "reference"))
-    return parser.parse_args()
-
-
-def load_problem(arguments):
-    """Images [N, H, W, C] in [0, 1], labels [N], and the number of classes."""
+    flags.out.mkdir(parents=True, exist_ok=True)
     dataset = data.load(
-        arguments.dataset,
-        data_dir=arguments.data_dir,
+        flags.dataset,
+        data_dir=flags.data_dir or None,
         train_size=None,
         validation_size=0,
-        test_size=arguments.images,
-        downscale=arguments.downscale,
+        test_size=flags.images,
+        downscale=flags.downscale,
     )
-    return np.asarray(to_pixels(dataset.test.images)), dataset.test.labels, dataset.num_classes
+    images, labels = np.asarray(to_pixels(dataset.test.images)), dataset.test.labels
+    model = networks.create(
+        flags.model, dataset.num_classes, depth=flags.depth or None, width=flags.width or None
+    )
+    rows = []
+    for part in flags.parts:
+        attacks, seed = (STANDARD, 0) if part == "standard" else ((part[:-2],), int(part[-1]))
+        results = []
+        for name, run in (("jaxrw", run_jaxrw), ("reference", run_reference)):
+            path = flags.out / f"{name}-{part}.json"
+            if not path.exists():
+                path.write_text(json.dumps(run(flags, model, images, labels, attacks, seed)))
+            results.append(json.loads(path.read_text()))
+        rows += compare(part, *results, size=len(labels))
+    print(timing.table(rows))
 
 
-def attacks_of(part):
-    """(attacks, seed) of a part."""
-    if part == "standard":
-        return STANDARD, 0
-    name, _, seed = part.rpartition("-")
-    return (name,), int(seed)
-
-
-def run_ours(arguments, problem, part, end):
-    """One part here; goes on from its state file."""
-    path = arguments.out / f"ours-{part}.json"
-    if path.exists():
-        return
-    (images, labels, num_classes), (attacks, seed) = problem, attacks_of(part)
-    model = networks.create(arguments.model, num_classes, depth=arguments.depth, width=arguments.width)
-    variables = torch_weights.load(arguments.weights, model=model, num_classes=num_classes)
-
-    def pause(progress):
-        if time.monotonic() > end:
-            raise PausedError
-
-    pause(None)
+def run_jaxrw(
+    flags: argparse.Namespace,
+    model: networks.Network,
+    images: np.ndarray,
+    labels: np.ndarray,
+    attacks: Sequence[str],
+    seed: int,
+) -> Result:
+    """Runs attacks of this project, each on the images that the ones before it left robust."""
+    variables = torch_weights.load(flags.weights, model=model, num_classes=model.num_classes)
     result = autoattack(
         jax.random.key(seed),
         logits_function(model, variables),
         images,
         labels,
-        eps=arguments.eps,
-        batch_size=arguments.batch_size,
+        eps=flags.eps,
+        batch_size=flags.batch_size,
         attacks=attacks,
-        state_path=arguments.out / f"ours-{part}.npz",
-        state_seconds=10,
-        progress=pause,
     )
-    print(*result.warnings, sep="\n", file=sys.stderr)
     robust = {
-        name: ((result.fooled_by < 0) | (result.fooled_by > number)) & (result.fooled_by != -2)
-        for number, name in enumerate(attacks)
+        attack: (result.fooled_by == ROBUST) | (result.fooled_by > number)
+        for number, attack in enumerate(attacks)
     }
-    write(path, result.clean_accuracy, robust, result.attacked, result.seconds)
+    return _result(result.fooled_by != WRONG, robust, result.seconds)
 
 
-def run_reference(arguments, problem, part, end):
-    """One part of the reference, batch by batch."""
-    path = arguments.out / f"reference-{part}.json"
-    if path.exists():
-        return
-    (images, labels, num_classes), (attacks, seed) = problem, attacks_of(part)
-    evaluate, correct = create_reference(arguments, images, labels, num_classes)
-    clean, robust, attacked, seconds = 100 * correct.mean(), {}, {}, {}
-    for name in attacks:
-        alive = np.flatnonzero(correct)
-        attacked[name], seconds[name] = len(alive), 0.0
-        for number, batch in enumerate(
-            np.split(alive, range(arguments.batch_size, len(alive), arguments.batch_size))
-        ):
-            kept = arguments.out / f"reference-{part}-{name}-{number}.npz"
-            if not kept.exists():
-                if time.monotonic() > end:
-                    raise PausedError
-                begun = time.monotonic()
-                flags = evaluate(name, seed, batch)
-                np.savez(kept, batch=batch, robust=flags, seconds=time.monotonic() - begun)
-            with np.load(kept) as done:
-                correct[done["batch"]] = done["robust"]
-                seconds[name] += float(done["seconds"])
-        robust[name] = correct.copy()
-    write(path, clean, robust, attacked, seconds)
-
-
-@functools.cache
-def _import_reference(directory):
-    """The class AutoAttack and torch."""
-    sys.path[:0] = [directory, str(TESTS)]
+def run_reference(
+    flags: argparse.Namespace,
+    model: networks.Network,
+    images: np.ndarray,
+    labels: np.ndarray,
+    attacks: Sequence[str],
+    seed: int,
+) -> Result:
+    """Runs the same attacks of the reference."""
     import torch
-    from autoattack import AutoAttack
-
-    torch.set_num_threads(os.cpu_count())
-    return AutoAttack, torch
-
-
-def create_reference(arguments, images, labels, num_classes):
-    """(attack's name, seed, examples) -> robust [n] bool, by the reference; and clean correctness [N] bool."""
-    reference, torch = _import_reference(arguments.reference)
-    from helpers import torch_networks
     from safetensors.torch import load_file
 
-    if arguments.model == "resnet18":
-        stages = (networks.create("resnet18", num_classes, depth=arguments.depth)).stage_sizes
-        network = torch_networks.ResNet(num_classes, stages, arguments.width or 64)
-    else:
-        network = torch_networks.WideResNet(num_classes, (arguments.depth - 4) // 6, arguments.width)
-    network.load_state_dict(load_file(arguments.weights))
-    network.eval()
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous()
-    targets = torch.tensor(labels).long()
+    from benchmarks import pytorch
 
-    def right(pixels, targets):
-        with torch.no_grad():
-            return (network(pixels).argmax(1) == targets).numpy()
-
-    def evaluate(name, seed, batch):
-        attack = reference(network, norm="Linf", eps=arguments.eps, seed=seed, verbose=False, device="cpu")
-        attack.attacks_to_run = [name]
-        adversarial = attack.run_standard_evaluation(pixels[batch], targets[batch], bs=len(batch))
-        return right(adversarial, targets[batch])
-
-    return evaluate, right(pixels, targets)
+    sys.path.append(flags.reference)
+    create = importlib.import_module("autoattack").AutoAttack
+    torch.set_num_threads(os.cpu_count())
+    network = pytorch.create_network(model, load_file(flags.weights))
+    pixels, targets = pytorch.to_torch(images), torch.from_numpy(labels).long()
+    clean = pytorch.is_correct(network, pixels, targets).numpy()
+    still_robust, robust, seconds = clean.copy(), {}, {}
+    for attack in attacks:
+        began, index = time.monotonic(), np.flatnonzero(still_robust)
+        reference = create(network, norm="Linf", eps=flags.eps, seed=seed, verbose=False, device="cpu")
+        reference.attacks_to_run = [attack]
+        adversarial = reference.run_standard_evaluation(pixels[index], targets[index], bs=flags.batch_size)
+        still_robust[index] = pytorch.is_correct(network, adversarial, targets[index]).numpy()
+        robust[attack], seconds[attack] = still_robust.copy(), time.monotonic() - began
+    return _result(clean, robust, seconds)
 
 
-def write(path, clean, robust, attacked, seconds):
-    """Keep a finished part."""
-    content = {
-        "clean": float(clean),
-        "robust": {name: np.flatnonzero(flags).tolist() for name, flags in robust.items()},
-        "attacked": attacked,
+def _result(clean: np.ndarray, robust: dict[str, np.ndarray], seconds: dict[str, float]) -> Result:
+    if len(robust) > 1:
+        robust = robust | {"all": list(robust.values())[-1]}
+        seconds = seconds | {"all": sum(seconds.values())}
+    return {
+        "correct": int(clean.sum()),
+        "robust": {attack: np.flatnonzero(flags).tolist() for attack, flags in robust.items()},
         "seconds": seconds,
     }
-    path.write_text(json.dumps(content))
 
 
-def report(arguments, size):
-    """A table of the parts that both have finished."""
-    print(
-        "| part | attack | robust % ours | reference | difference | flags agree % | seconds ours | reference | ratio |"
-    )
-    print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
-    for part in arguments.parts.split(","):
-        paths = [arguments.out / f"{who}-{part}.json" for who in ("ours", "reference")]
-        if not all(path.exists() for path in paths):
-            continue
-        ours, reference = (json.loads(path.read_text()) for path in paths)
-        assert abs(ours["clean"] - reference["clean"]) < 1e-9, "not the same weights or images"
-        for name in ours["robust"]:
-            flags = [set(who["robust"][name]) for who in (ours, reference)]
-            rates = [100 * len(some) / size for some in flags]
-            seconds = [who["seconds"][name] for who in (ours, reference)]
-            line(part, name, rates, 100 - 100 * len(flags[0] ^ flags[1]) / size, seconds)
-        if part == "standard":
-            line(
-                part,
-                "all",
-                rates,
-                100 - 100 * len(flags[0] ^ flags[1]) / size,
-                [sum(who["seconds"].values()) for who in (ours, reference)],
-            )
-
-
-def line(part, name, rates, agree, seconds):
-    """One row of the table."""
-    print(
-        f"| {part} | {name} | {rates[0]:.1f} | {rates[1]:.1f} | {rates[0] - rates[1]:+.1f} | {agree:.1f} "
-        f"| {seconds[0]:.0f} | {seconds[1]:.0f} | {seconds[0] / seconds[1]:.2f} |"
-    )
+def compare(part: str, ours: Result, theirs: Result, *, size: int) -> list[dict[str, str]]:
+    """Returns a row of the table for each attack of a part; `size`: number of images."""
+    assert ours["correct"] == theirs["correct"], "not the same weights or images"
+    rows = []
+    for attack, flags in ours["robust"].items():
+        peer_flags = theirs["robust"][attack]
+        seconds, peer_seconds = ours["seconds"][attack], theirs["seconds"][attack]
+        rows.append(
+            {
+                "part": part,
+                "attack": attack,
+                "robust %": f"{100 * len(flags) / size:.1f}",
+                "reference": f"{100 * len(peer_flags) / size:.1f}",
+                "same flag": f"{size - len(set(flags) ^ set(peer_flags))} of {size}",
+                "s": f"{seconds:.0f}",
+                "reference, s": f"{peer_seconds:.0f}",
+                "ratio": f"{seconds / peer_seconds:.2f}",
+            }
+        )
+    return rows
 
 
 if __name__ == "__main__":

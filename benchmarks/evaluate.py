@@ -3,76 +3,56 @@
     python -m benchmarks.evaluate [--width 16 64] [--batch 128] [--steps 100] [--repeats 3] [--no-torch]
 
 jaxrw's side is the program that `--mode evaluate` runs: attack, prediction, count. PyTorch is timed in both memory
-layouts, and the faster one is the peer.
+layouts, and the faster one is the peer; `--no-torch` times jaxrw alone.
 """
 
 import argparse
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 
 from benchmarks import problem, timing
 from jaxrw.attacks import suite
+from jaxrw.data import Split
 from jaxrw.training import accuracy, step
 
 
-def main(arguments=None):
-    """Measure each width; print a table and write JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--width", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--no-torch", action="store_true", help="time jaxrw alone")
-    arguments = parser.parse_args(arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures each width; prints a table and writes JSON."""
+    flags = timing.parse(__doc__, arguments, width=(16, 64), batch=128, steps=100, repeats=3, no_torch=False)
+    part = f"PGD-{flags.steps}"
     measured = [
-        {
-            "width": width,
-            "batch": arguments.batch,
-            "part": f"PGD-{arguments.steps}",
-            "seconds": measure(width, arguments),
-        }
-        for width in arguments.width
+        {"width": width, "batch": flags.batch, "part": part, "seconds": measure(width, flags)}
+        for width in flags.width
     ]
     print(timing.comparison(measured))
-    print(timing.write("evaluate", measured, arguments=arguments))
+    print(timing.write("evaluate", measured, arguments=flags))
 
 
-def measure(width, arguments):
-    """{contender: seconds of each round}."""
-    parts, variables, images, labels = problem.create(problem.config_of(width, arguments.batch))
-    settings = problem.ATTACK | {"num_steps": arguments.steps}
-    contenders = {"jaxrw": _ours(parts, variables, arguments)}
-    if not arguments.no_torch:
-        for layout, peer in problem.networks(parts, variables, images, labels, width=width).items():
-            contenders[layout] = _theirs(*peer, settings)
-    return timing.alternate(contenders, repeats=arguments.repeats)
+def measure(width: int, flags: argparse.Namespace) -> timing.Seconds:
+    """Returns the seconds of jaxrw and of PyTorch for a width."""
+    timed = problem.create(width, flags.batch)
+    contenders: dict[str, Callable[[], object]] = {"jaxrw": _evaluation(timed, flags.steps)}
+    if not flags.no_torch:
+        from benchmarks import pytorch
+
+        attack = dict(timed.config.attack, num_steps=flags.steps)
+        for layout, peer in pytorch.create_peers(timed).items():
+            contenders[layout] = functools.partial(pytorch.count_robust, peer, **attack)
+    return timing.alternate(contenders, repeats=flags.repeats)
 
 
-def _ours(parts, variables, arguments):
-    """Accuracy of jaxrw under PGD on the first batch."""
-    settings = {name: problem.ATTACK[name] for name in ("eps", "step_size")}
-    counter = accuracy.create(parts.model, suite.create(f"pgd{arguments.steps}", **settings))
-    images, labels = accuracy.replicated(parts.dataset.test)
-    variables, key = step.replicate((variables, jax.random.key(0)))
-    return lambda: accuracy.measure(
-        counter, variables, key, images, labels[: arguments.batch], batch_size=arguments.batch
+def _evaluation(timed: problem.Problem, num_steps: int) -> Callable[[], accuracy.Measurement]:
+    """Returns a function that measures jaxrw's accuracy under PGD on the first batch."""
+    settings = timed.config.evaluation
+    attack = suite.create(f"pgd{num_steps}", eps=settings.eps, step_size=settings.step_size)
+    batch, test = len(timed.labels), timed.experiment.dataset.test
+    split = Split(test.images, test.labels[:batch])
+    evaluator = accuracy.Evaluator(
+        timed.experiment.model, split, jax.random.key(0), {"pgd": attack}, batch_size=batch
     )
-
-
-def _theirs(network, pixels, target, settings):
-    """PyTorch's."""
-    import torch
-
-    from benchmarks import pytorch
-
-    def run():
-        adversarial = pytorch.pgd(network, pixels, target, **settings)
-        with torch.no_grad():
-            return (network(adversarial).argmax(1) == target).sum().item()
-
-    return run
+    return functools.partial(evaluator.measure, "pgd", step.replicate(timed.variables))
 
 
 if __name__ == "__main__":

@@ -1,90 +1,83 @@
 """The peer: adversarial training in PyTorch, written as the public implementations of this field write it.
 
-ResNet of nn.Conv2d and nn.BatchNorm2d, the attack in evaluation mode by torch.autograd.grad of the input, the
-parameter step by loss.backward() and torch.optim.SGD. `load` gives it the parameters of a Flax model, so that
-both sides compute the same.
+The attack runs in evaluation mode with torch.autograd.grad of the images, the parameter step with loss.backward() and
+torch.optim.SGD. The networks are those that tests/ compares jaxrw's with.
 """
 
+import importlib
+import pathlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812, as everybody writes it
-from torch import nn
+from torch import Tensor, nn
+
+from benchmarks.problem import Problem
+from jaxrw import networks
+from jaxrw.attacks.pgd import pgd as jaxrw_pgd
+from jaxrw.networks import torch_weights
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests"))
+torch_networks = importlib.import_module("helpers.torch_networks")
+
+LAYOUTS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+class Peer(NamedTuple):
+    """A network in PyTorch with jaxrw's weights, and the same batch."""
 
-    def __init__(self, in_channels, channels, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or in_channels != channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
-
-    def forward(self, x):
-        """Features [B, C, H, W] of features."""
-        out = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
+    network: nn.Module
+    images: Tensor
+    labels: Tensor
 
 
-class ResNet(nn.Module):
-    """ResNet-18 for small images; `width` channels in its first stage."""
+def create_peers(problem: Problem) -> dict[str, Peer]:
+    """Returns the peer in each memory layout.
 
-    def __init__(self, width, num_classes=10, stage_sizes=(2, 2, 2, 2)):
-        super().__init__()
-        self.conv = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-        blocks, in_channels = [], width
-        for stage, size in enumerate(stage_sizes):
-            for block in range(size):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(Block(in_channels, width * 2**stage, stride))
-                in_channels = width * 2**stage
-        self.blocks = nn.Sequential(*blocks)
-        self.dense = nn.Linear(in_channels, num_classes)
-
-    def forward(self, x):
-        """Logits [B, K] of images [B, C, H, W] in [0, 1]."""
-        x = self.blocks(F.relu(self.norm(self.conv(x))))
-        return self.dense(x.mean((2, 3)))
+    Raises:
+      AssertionError: its logits, or an attack of two steps, differ from jaxrw's.
+    """
+    model, variables = problem.experiment.model, jax.device_get(problem.variables)
+    weights = torch_weights.to_state_dict(variables, model=model)
+    peers = {}
+    for name, layout in LAYOUTS.items():
+        network = create_network(model, {key: torch.from_numpy(array) for key, array in weights.items()})
+        pixels = to_torch(np.array(problem.images)).contiguous(memory_format=layout)
+        target = torch.from_numpy(np.array(problem.labels)).long()
+        peers[name] = Peer(network.to(memory_format=layout), pixels, target)
+        _check_same(peers[name], problem)
+    return peers
 
 
-def load(variables, width, *, channels_last):
-    """ResNet-18 with the variables of the Flax model of the same width, in one of the two memory layouts."""
-    params, statistics = variables["params"], variables["batch_stats"]
-    model = ResNet(width, num_classes=params["dense"]["bias"].shape[0])
-    _load_pair(params, statistics, "stem", model.conv, model.norm)
-    for number, block in enumerate(model.blocks):
-        name = f"stage{number // 2 + 1}_block{number % 2 + 1}"
-        _load_pair(params[name], statistics[name], "1", block.conv1, block.norm1)
-        _load_pair(params[name], statistics[name], "2", block.conv2, block.norm2)
-        if len(block.shortcut):
-            _load_pair(params[name], statistics[name], "shortcut", *block.shortcut)
-    _copy(model.dense.weight, np.transpose(params["dense"]["kernel"]))
-    _copy(model.dense.bias, params["dense"]["bias"])
-    return model.to(memory_format=_memory_format(channels_last))
+def create_network(model: networks.Network, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Returns the network in PyTorch that a Flax module describes, in evaluation mode."""
+    if isinstance(model, networks.ResNet):
+        network = torch_networks.ResNet(model.num_classes, model.stage_sizes, model.width)
+    else:
+        network = torch_networks.WideResNet(model.num_classes, model.blocks, model.width)
+    network.load_state_dict(weights)
+    return network.eval()
 
 
-def to_torch(images, *, channels_last):
-    """Images [B, H, W, C], a JAX or NumPy array, as PyTorch's [B, C, H, W] in one of the two memory layouts."""
-    images = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
-    return images.contiguous(memory_format=_memory_format(channels_last))
+def to_torch(images: np.ndarray) -> Tensor:
+    """Returns images [B, H, W, C] as [B, C, H, W]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def pgd(model, images, labels, *, eps, step_size, num_steps, start=True):
-    """PGD on the cross-entropy in evaluation mode, uniform start, last iterate."""
-    model.eval()
+def pgd(peer: Peer, *, eps: float, step_size: float, num_steps: int, start: str) -> Tensor:
+    """Runs PGD on the cross-entropy in evaluation mode; returns its last iterate."""
+    network, images, labels = peer
+    network.eval()
     adversarial = images
-    if start:
+    if start == "uniform":
         adversarial = torch.clamp(images + torch.empty_like(images).uniform_(-eps, eps), 0.0, 1.0)
     for _ in range(num_steps):
         adversarial = adversarial.detach().requires_grad_()
-        loss = F.cross_entropy(model(adversarial), labels)
+        loss = F.cross_entropy(network(adversarial), labels)
         gradient = torch.autograd.grad(loss, [adversarial])[0]
         adversarial = adversarial.detach() + step_size * torch.sign(gradient.detach())
         adversarial = torch.min(torch.max(adversarial, images - eps), images + eps)
@@ -92,38 +85,42 @@ def pgd(model, images, labels, *, eps, step_size, num_steps, start=True):
     return adversarial.detach()
 
 
-def parameter_step(model, optimizer, images, labels):
-    """Forward and backward in training mode, and SGD; returns the loss as a float."""
-    model.train()
-    optimizer.zero_grad()
-    loss = F.cross_entropy(model(images), labels)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+def training_parts(peer: Peer, **attack: Any) -> dict[str, Callable[[], object]]:
+    """Returns the parts of a training step as functions; `attack`: keywords of `pgd`."""
+    optimizer = torch.optim.SGD(peer.network.parameters(), lr=0.01, momentum=0.9, weight_decay=3.5e-3)
+
+    def update(images: Tensor) -> float:
+        peer.network.train()
+        optimizer.zero_grad()
+        loss = F.cross_entropy(peer.network(images), peer.labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return {
+        "whole": lambda: update(pgd(peer, **attack)),
+        "attack": lambda: pgd(peer, **attack),
+        "parameters": lambda: update(peer.images),
+    }
 
 
-def sgd(model):
-    """SGD with the base config's settings."""
-    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=3.5e-3)
-
-
-def _load_pair(params, statistics, name, conv, norm):
-    """A convolution and the BatchNorm behind it."""
-    conv_name, norm_name = (
-        (f"conv_{name}", f"norm_{name}") if name.isalpha() else (f"conv{name}", f"norm{name}")
-    )
-    _copy(conv.weight, np.transpose(params[conv_name]["kernel"], (3, 2, 0, 1)))
-    _copy(norm.weight, params[norm_name]["scale"])
-    _copy(norm.bias, params[norm_name]["bias"])
-    _copy(norm.running_mean, statistics[norm_name]["mean"])
-    _copy(norm.running_var, statistics[norm_name]["var"])
-
-
-def _copy(target, values):
-    """Overwrite a tensor."""
+def is_correct(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Returns whether each image is classified correctly, [B] bool."""
     with torch.no_grad():
-        target.copy_(torch.from_numpy(np.array(values)))
+        return network(images).argmax(1) == labels
 
 
-def _memory_format(channels_last):
-    return torch.channels_last if channels_last else torch.contiguous_format
+def count_robust(peer: Peer, **attack: Any) -> int:
+    """Counts the images that are classified correctly under PGD; `attack`: keywords of `pgd`."""
+    return int(is_correct(peer.network, pgd(peer, **attack), peer.labels).sum())
+
+
+def _check_same(peer: Peer, problem: Problem) -> None:
+    logits = jax.jit(lambda logits_fn, images: logits_fn(images))(problem.logits_fn, problem.images)
+    np.testing.assert_allclose(peer.network(peer.images).detach().numpy(), logits, atol=1e-4)
+    attack = dict(problem.config.attack, num_steps=2, start="none")
+    theirs = pgd(peer, **attack).permute(0, 2, 3, 1).numpy()
+    ours = jaxrw_pgd(jax.random.key(0), problem.logits_fn, problem.images, problem.labels, **attack)
+    differing = (np.abs(theirs - np.asarray(ours)) > 1e-6).mean()
+    # The sign of a gradient near 0 is decided by rounding.
+    assert differing < 0.01, f"the attacks differ in {differing:.1%} of the pixels"

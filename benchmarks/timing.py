@@ -1,5 +1,6 @@
-"""What the benchmarks share: taking turns on the clock, tables of medians, results as JSON with their circumstances."""
+"""What the benchmarks share: flags, turns on the clock, tables, and results as JSON with their circumstances."""
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -7,27 +8,65 @@ import os
 import pathlib
 import statistics
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from jaxrw.runs.machine import machine
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
-_PACKAGES = ("jaxrw", "jax", "jaxlib", "flax", "numpy", "torch")
+# A function that returns when its work is done, by the name of who does it.
+Contenders = Mapping[str, Callable[[], object]]
+Seconds = dict[str, list[float]]
 
 
-def alternate(contenders, *, repeats):
-    """Seconds of every run of each contender, which take turns so that a busy moment meets them all.
+def parse(
+    description: str | None,
+    arguments: Sequence[str] | None,
+    *,
+    choices: Mapping[str, Iterable[str]] | None = None,
+    **defaults: Any,
+) -> argparse.Namespace:
+    """Parses one flag for each keyword: `no_torch=False` gives `--no-torch`.
 
     Args:
-      contenders: {name: function without arguments that returns when its work is done}.
-      repeats: rounds, at least 1, after one that is not counted.
+      description: printed by `--help`.
+      arguments: the command line's words; None: those of this process.
+      choices: what a flag accepts, by its keyword.
+      **defaults: the type of a default is that of the flag. False: the flag takes no value. A tuple: it takes several
+        values. A type: it is required.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default in defaults.items():
+        flag = f"--{name.replace('_', '-')}"
+        options: dict[str, Any] = {"choices": (choices or {}).get(name)}
+        if default is False:
+            options = {"action": "store_true"}
+        elif isinstance(default, type):
+            options |= {"type": default, "required": True}
+        elif isinstance(default, tuple):
+            options |= {"type": type(default[0]), "nargs": "*", "default": default}
+        else:
+            options |= {"type": type(default), "default": default}
+        parser.add_argument(flag, **options)
+    return parser.parse_args(arguments)
+
+
+def alternate(contenders: Contenders, *, repeats: int) -> Seconds:
+    """Times contenders that take turns, so that a busy moment meets all of them.
+
+    Args:
+      contenders: what is timed.
+      repeats: number of rounds, at least 1, after one that does not count.
 
     Returns:
       {name: [seconds of each round]}.
     """
     for function in contenders.values():
         function()
-    seconds = {name: [] for name in contenders}
+    seconds: Seconds = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, function in contenders.items():
             began = time.perf_counter()
@@ -36,56 +75,55 @@ def alternate(contenders, *, repeats):
     return seconds
 
 
-def ratio(seconds, peer_seconds):
-    """Median of the rounds' ratios, and their least and largest: two lists of seconds -> (median, least, largest)."""
+def ratio(seconds: list[float], peer_seconds: list[float]) -> tuple[float, float, float]:
+    """Returns the median of the rounds' ratios, the smallest and the largest."""
     ratios = [ours / theirs for ours, theirs in zip(seconds, peer_seconds, strict=True)]
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def median(seconds):
-    """Median and half the distance from the least to the largest, in seconds, as `1.234 +-0.05`."""
+def comparison(measured: Iterable[Mapping[str, Any]]) -> str:
+    """Returns a table of jaxrw and its fastest peer.
+
+    Args:
+      measured: {..., "seconds": what `alternate` returned}, one mapping a row.
+    """
+    rows = []
+    for entry in measured:
+        row = dict(entry)
+        seconds = dict(row.pop("seconds"))
+        ours = seconds.pop("jaxrw")
+        peer = min(seconds, key=lambda name: statistics.median(seconds[name]), default="")
+        row |= {"jaxrw": _median(ours), "peer": peer, "peer's": "", "ratio": ""}
+        if peer:
+            row["peer's"] = _median(seconds[peer])
+            row["ratio"] = "{:.2f} ({:.2f} to {:.2f})".format(*ratio(ours, seconds[peer]))
+        rows.append(row)
+    return f"{table(rows)}\nseconds: median +- half the range; ratio: median of the rounds' (smallest to largest)"
+
+
+def _median(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):.3f} +-{(max(seconds) - min(seconds)) / 2:.3f}"
 
 
-def comparison(measured):
-    """Table of entries {..., "seconds": {contender: [seconds]}}: jaxrw, the fastest of the others, their ratio."""
-    lines = [_comparison_row(dict(entry)) for entry in measured]
-    return (
-        f"{table(lines)}\nseconds: median +- half the range; ratio: median of the rounds' (least to largest)"
-    )
-
-
-def _comparison_row(entry):
-    """A line of `comparison`."""
-    seconds = entry.pop("seconds")
-    ours = seconds["jaxrw"]
-    peers = {name: values for name, values in seconds.items() if name != "jaxrw"}
-    peer = min(peers, key=lambda name: statistics.median(peers[name]), default=None)
-    row = entry | {"jaxrw": median(ours), "peer": peer or "", "peer's": "", "ratio": ""}
-    if peer:
-        row["peer's"] = median(peers[peer])
-        row["ratio"] = "{:.2f} ({:.2f} to {:.2f})".format(*ratio(ours, peers[peer]))
-    return row
-
-
-def table(rows):
-    """Rows, dicts with the same keys, as a table in Markdown."""
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Returns rows that have the same keys as a table in Markdown."""
     cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def write(name, measured, *, arguments):
-    """Write what was measured, anything that JSON can hold, with versions and machine; returns the new file's path."""
+def write(name: str, measured: object, *, arguments: argparse.Namespace) -> pathlib.Path:
+    """Writes a result that JSON can hold, with flags, versions and machine; returns the path of the new file."""
     RESULTS.mkdir(exist_ok=True)
     now = datetime.datetime.now()
     path = RESULTS / f"{name}-{now:%Y%m%d-%H%M%S}.json"
+    packages = ("jaxrw", "jax", "jaxlib", "flax", "numpy", "torch")
     content = {
         "benchmark": name,
         "arguments": vars(arguments),
         "time": now.isoformat(timespec="seconds"),
-        "versions": {package: _version(package) for package in _PACKAGES},
+        "versions": {package: _version(package) for package in packages},
         "machine": machine() | {"load": os.getloadavg()},
         "measured": measured,
     }
@@ -93,8 +131,7 @@ def write(name, measured, *, arguments):
     return path
 
 
-def _version(package):
-    """Installed version, or None."""
+def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

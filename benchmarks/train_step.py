@@ -6,121 +6,129 @@ whole       augmentation, attack, parameter step: the program that `launch.py` r
 attack      PGD alone
 parameters  the step without an attack
 unrolled    jaxrw's attack against the same with its loop written out: what the loop costs
+data        gathering, cropping and mirroring a batch, against jaxrw's whole step: they are part of it
 
 forwards    forward passes of a batch that the compiled step computes, counted in its program; theory says 23 for PGD-10
             (benchmarks/hlo.py). On a CPU a few products with zeros come on top.
 
-PyTorch gets its batch augmented already. It is timed in both memory layouts, and the faster one is the peer.
-Before anything is timed, both sides must give the same logits and the same attack.
+PyTorch gets its batch augmented already. It is timed in both memory layouts, and the faster one is the peer;
+`--no-torch` times jaxrw alone. Before anything is timed, both sides must give the same logits and the same attack.
 """
 
 import argparse
+import copy
 import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from benchmarks import problem, timing, topology
+from benchmarks import problem, timing
+from benchmarks.compiled import forward_flops
 from benchmarks.hlo import Program
 from jaxrw.attacks.pgd import pgd, project
+from jaxrw.attacks.types import LogitsFn
 from jaxrw.methods.objectives import cross_entropy
-from jaxrw.training import step
+from jaxrw.training import accuracy, step
+from jaxrw.training.augment import augment, to_pixels
 
-PARTS = ("whole", "attack", "parameters", "unrolled")
+PARTS = ("whole", "attack", "parameters", "unrolled", "data")
 
 
-def main(arguments=None):
-    """Measure each width and batch; print a table and write JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures each width and batch; prints tables and writes JSON."""
+    flags = timing.parse(
+        __doc__,
+        arguments,
+        choices={"parts": PARTS},
+        width=(16, 64),
+        batch=(128, 32),
+        parts=PARTS,
+        repeats=5,
+        no_torch=False,
     )
-    parser.add_argument("--width", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--batch", type=int, nargs="+", default=[128, 32])
-    parser.add_argument("--parts", choices=PARTS, nargs="+", default=PARTS)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--no-torch", action="store_true", help="time jaxrw alone")
-    arguments = parser.parse_args(arguments)
     measured = [
         {"width": width, "batch": batch, "part": part, "seconds": seconds}
-        for width in arguments.width
-        for batch in arguments.batch
-        for part, seconds in measure(width, batch, arguments).items()
+        for width in flags.width
+        for batch in flags.batch
+        for part, seconds in measure(width, batch, flags).items()
     ]
     print(timing.comparison(measured))
-    # The same for every batch, so the smallest is compiled.
-    counted = [
-        {"width": width, "forwards": forward_passes(width, min(arguments.batch))}
-        for width in (arguments.width if "whole" in arguments.parts else ())
-    ]
-    if counted:
-        print(timing.table([{**case, "forwards": f"{case['forwards']:.2f}"} for case in counted]))
-    print(timing.write("train_step", measured + counted, arguments=arguments))
+    counted = []
+    if "whole" in flags.parts:
+        # The same for every batch, so the smallest is compiled.
+        counted = [
+            {"width": width, "forwards": round(forward_passes(width, min(flags.batch)), 2)}
+            for width in flags.width
+        ]
+        print(timing.table(counted))
+    print(timing.write("train_step", measured + counted, arguments=flags))
 
 
-def measure(width, batch, arguments):
-    """{part: {contender: seconds of each round}}."""
-    config = problem.config_of(width, batch)
-    parts, variables, images, labels = problem.create(config)
-    contenders = {part: {} for part in arguments.parts}
-    ours = {
-        "whole": lambda: problem.training_step(config, parts),
-        "attack": lambda: _attack(parts, variables, images, labels),
-        "parameters": lambda: problem.training_step(problem.config_of(width, batch, num_steps=0), parts),
-        "unrolled": lambda: _attack(parts, variables, images, labels),
+def measure(width: int, batch: int, flags: argparse.Namespace) -> dict[str, timing.Seconds]:
+    """Returns the seconds of every contender by part."""
+    timed = problem.create(width, batch)
+    whole, attack = problem.training_step(timed.config, timed.experiment), _attack(timed)
+    without_attack = copy.deepcopy(timed.config)
+    without_attack.attack.num_steps = 0
+    contenders: dict[str, dict[str, Callable[[], object]]] = {
+        "whole": {"jaxrw": whole},
+        "attack": {"jaxrw": attack},
+        "parameters": {"jaxrw": problem.training_step(without_attack, timed.experiment)},
+        "unrolled": {"jaxrw": attack, "unrolled": _unrolled_attack(timed)},
+        "data": {"jaxrw": _data(timed), "whole step": whole},
     }
-    for part, functions in contenders.items():
-        functions["jaxrw"] = ours[part]()
-    if "unrolled" in contenders:
-        logits_fn = step.logits_function(parts.model, variables)
-        contenders["unrolled"]["unrolled"] = lambda: jax.block_until_ready(
-            _unrolled(logits_fn, images, labels)
-        )
-    if not arguments.no_torch:
-        for layout, peer in problem.networks(parts, variables, images, labels, width=width).items():
-            for part, function in torch_contenders(*peer).items():
-                if part in contenders:
-                    contenders[part][layout] = function
-    return {
-        part: timing.alternate(functions, repeats=arguments.repeats) for part, functions in contenders.items()
-    }
+    if not flags.no_torch:
+        from benchmarks import pytorch
+
+        for layout, peer in pytorch.create_peers(timed).items():
+            for part, function in pytorch.training_parts(peer, **timed.config.attack).items():
+                contenders[part][layout] = function
+    return {part: timing.alternate(contenders[part], repeats=flags.repeats) for part in flags.parts}
 
 
-def forward_passes(width, batch):
-    """Forward passes of the batch in one compiled training step on this machine."""
-    config = problem.config_of(width, batch)
-    parts = problem.create(config)[0]
-    program = Program(problem.compiled_step(config, parts).as_text())
-    return program.total("flops") / (batch * topology.forward_flops(parts.model, config))
+def forward_passes(width: int, batch: int) -> float:
+    """Returns the forward passes of the batch that one compiled training step on this machine computes."""
+    timed = problem.create(width, batch)
+    program = Program(problem.lower_step(timed.config, timed.experiment).compile().as_text())
+    return program.total("flops") / (batch * forward_flops(timed.experiment.model))
 
 
-def _attack(parts, variables, images, labels):
-    """PGD of jaxrw on a batch."""
-    logits_fn, key = step.logits_function(parts.model, variables), jax.random.key(0)
-    return lambda: jax.block_until_ready(pgd(key, logits_fn, images, labels, **problem.ATTACK))
+def _attack(timed: problem.Problem) -> Callable[[], jax.Array]:
+    attack = functools.partial(pgd, jax.random.key(0), **timed.config.attack)
+    return lambda: jax.block_until_ready(attack(timed.logits_fn, timed.images, timed.labels))
 
 
-@jax.jit
-def _unrolled(logits_fn, images, labels):
-    """PGD without its random start, every step written out."""
-    gradient = jax.grad(lambda x: jax.vmap(cross_entropy)(logits_fn(x), labels).sum())
-    adversarial = images
-    for _ in range(problem.ATTACK["num_steps"]):
-        moved = adversarial + problem.ATTACK["step_size"] * jnp.sign(gradient(adversarial))
-        adversarial = project(moved, images, eps=problem.ATTACK["eps"])
-    return adversarial
+def _unrolled_attack(timed: problem.Problem) -> Callable[[], jax.Array]:
+    """Returns PGD without its random start, every step written out."""
+    settings = timed.config.attack
+
+    @jax.jit
+    def attack(logits_fn: LogitsFn, images: jax.Array, labels: jax.Array) -> jax.Array:
+        gradient = jax.grad(lambda x: jax.vmap(cross_entropy)(logits_fn(x), labels).sum())
+        adversarial = images
+        for _ in range(settings.num_steps):
+            moved = adversarial + settings.step_size * jnp.sign(gradient(adversarial))
+            adversarial = project(moved, images, eps=settings.eps)
+        return adversarial
+
+    return lambda: jax.block_until_ready(attack(timed.logits_fn, timed.images, timed.labels))
 
 
-def torch_contenders(network, pixels, target):
-    """{part: function} of PyTorch."""
-    from benchmarks import pytorch
+def _data(timed: problem.Problem) -> Callable[[], jax.Array]:
+    """Returns a function that makes a batch for the attack, as the step does."""
+    images, _ = accuracy.replicated(timed.experiment.dataset.train)
+    settings = timed.config.dataset
+    transform = functools.partial(augment, pad=settings.pad, flip=settings.flip)
 
-    attack = functools.partial(pytorch.pgd, network, pixels, target, **problem.ATTACK)
-    update = functools.partial(pytorch.parameter_step, network, pytorch.sgd(network), labels=target)
-    return {
-        "whole": lambda: update(images=attack()),
-        "attack": attack,
-        "parameters": functools.partial(update, images=pixels),
-    }
+    @jax.jit
+    def batch(key: jax.Array, images: step.Images, index: np.ndarray) -> jax.Array:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        return to_pixels(jax.vmap(transform)(keys, images[index]))
+
+    index = np.arange(len(timed.labels), dtype=np.int32)
+    return lambda: jax.block_until_ready(batch(timed.experiment.step_key, images, index))
 
 
 if __name__ == "__main__":

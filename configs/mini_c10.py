@@ -3,16 +3,18 @@
     python launch.py --config configs/mini_c10.py
     python launch.py --config configs/sweeps/mini_c10.py --workdir results/mini_c10  # all methods: RESULTS.md
 
-What the methods do shows after the warm-up, where nearly all weights are light, so it needs many steps: batches are
-small. A short schedule also needs a larger weight decay: learning rate x weight decay x steps is what shrinks the
-weights, and with the paper's weight decay it would do nothing here.
+Batches are small because reweighting needs many steps to show: after the warm-up nearly all weights are close to 0.
+The weight decay is large because the schedule is short: learning rate x weight decay x steps shrinks the parameters, so
+the paper's weight decay would have no effect here.
 """
+
+from ml_collections import ConfigDict
 
 from configs import base
 
 
-def get_config():
-    """A ResNet-10 of width 16; schedule and warm-up shortened in the paper's proportions."""
+def get_config() -> ConfigDict:
+    """Returns a ResNet-10 of width 16; schedule and warm-up are shortened in the paper's proportions."""
     config = base.get_config()
     config.dataset.downscale = 2  # 16x16
     config.dataset.train_size = 2000
@@ -22,7 +24,7 @@ def get_config():
     config.model.depth = 10
     config.model.width = 16
     config.method.warmup_epochs = 37
-    config.attack.eps = 4 / 255  # half the paper's, as a pixel is the mean of four
+    config.attack.eps = 4 / 255  # half the paper's, because each pixel is the mean of four
     config.attack.step_size = 1 / 255
     config.optim.num_epochs = 60
     config.optim.batch_size = 16

@@ -1,58 +1,97 @@
-"""The command line of launch.py: its flags, and every mistake in them told in one line."""
+"""The flags of `launch.py`. Every mistake in them is a `UserError` of one line."""
 
 import difflib
 import pathlib
 import re
+from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from jaxrw.system.errors import UserError
 
 MODES = ("train", "evaluate", "report", "export")
 
 
-def parse(argv):
-    """Flags of a command line as attributes: config (None or a ConfigDict), workdir, mode, checkpoint, list, help.
+def parse(argv: Sequence[str]) -> flags.FlagValues:
+    """Parses a command line.
 
-    The config of a sweep has a section `sweep`; overrides of other fields belong to its runs: `run_overrides`.
+    The config of a sweep has a section `sweep`. Flags that set other fields are left out of it, because they apply to
+    the runs of the sweep; see `run_overrides`.
 
     Args:
-      argv: list of str, the program's name first.
+      argv: command line; the program's name first.
+
+    Returns:
+      The flags as attributes. `config` is a ConfigDict, or None without --config.
 
     Raises:
-      UserError: whatever is wrong with the flags, the config file or an override, in one line.
+      UserError: a flag, the config file or the value of a field cannot be used.
     """
-    argv = _check_fields(argv)
-    values = flags.FlagValues()
-    where = {"flag_values": values}
-    # Old flags of the same name would linger in absl's global ones, so a command line has its own.
-    config_flags.DEFINE_config_file("config", None, "Python file with get_config().", sys_argv=argv, **where)
-    flags.DEFINE_string("workdir", None, "Directory of the run; with --mode report, of all runs.", **where)
-    flags.DEFINE_enum("mode", "train", MODES, "What to do.", **where)
-    flags.DEFINE_string("checkpoint", None, "last, best, or a file of weights.", **where)
-    flags.DEFINE_string(
-        "warmup_from", None, "Directory of a run whose warm-up this one begins with.", **where
-    )
-    flags.DEFINE_string("markdown", None, "With --mode report: write its Markdown to this file too.", **where)
-    flags.DEFINE_boolean("list", False, "With a sweep: print its missing runs' commands.", **where)
-    flags.DEFINE_boolean(
-        "distributed", False, "This process is one of several of one run; JAX finds them.", **where
-    )
-    flags.DEFINE_string(
-        "coordinator_address", None, "host:port of process 0, where JAX cannot find it.", **where
-    )
-    flags.DEFINE_integer("num_processes", None, "How many processes are the run.", **where)
-    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", **where)
-    flags.DEFINE_boolean("help", False, "Say how this is used.", short_name="h", **where)
+    argv = _check_config(list(argv))
+    values = _define_flags(argv)
     try:
-        rest = values(argv)
+        positional = values(argv)[1:]
     except flags.IllegalFlagValueError as error:
         raise UserError(_wrong_value(values, error)) from error
-    except Exception as error:  # overrides of tuples raise whatever their parsing meets
+    except Exception as error:  # The value of a tuple is parsed as Python, which can raise anything.
         raise UserError(_one_line(error)) from error
-    if len(rest) > 1:
-        raise UserError(f"{rest[1]!r} is no flag; fields are set as --config.FIELD=VALUE")
+    if positional:
+        raise UserError(f"{positional[0]!r} is no flag; fields are set as --config.FIELD=VALUE")
+    _check_combination(values)
+    return values
+
+
+def is_sweep(config: ConfigDict | None) -> bool:
+    """Returns whether a config describes a sweep, not a run."""
+    return config is not None and "sweep" in config
+
+
+def run_overrides(argv: Sequence[str]) -> list[str]:
+    """Returns the flags of a sweep's command line that set fields of its runs."""
+    return [argument for argument in argv if re.match(r"--?(?:no)?config\.(?!sweep\.)", argument)]
+
+
+def config_path(values: flags.FlagValues) -> pathlib.Path:
+    """Returns the path of the config file."""
+    return pathlib.Path(config_flags.get_config_filename(values["config"]))
+
+
+def default_workdir(values: flags.FlagValues) -> str:
+    """Returns runs/CONFIG-METHOD-SEED, or runs/NAME if a file of weights with that name is evaluated."""
+    if values.checkpoint not in (None, "last", "best"):
+        return f"runs/{pathlib.Path(values.checkpoint).stem}"
+    return f"runs/{config_path(values).stem}-{values.config.method.name}-{values.config.seed}"
+
+
+def field_names(config: ConfigDict, prefix: str = "") -> list[str]:
+    """Returns the dotted names of all fields of a config, without its sections."""
+    names: list[str] = []
+    for name in config:
+        is_section = hasattr(config[name], "keys")
+        names += field_names(config[name], f"{prefix}{name}.") if is_section else [prefix + name]
+    return names
+
+
+def _define_flags(argv: list[str]) -> flags.FlagValues:
+    """Defines the flags of one command line; absl's global flags would keep the values of an earlier one."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", help_string="Config file.", sys_argv=argv, flag_values=values)
+    flags.DEFINE_string("workdir", None, "Directory of the run, or of all runs.", flag_values=values)
+    flags.DEFINE_enum("mode", "train", MODES, "What to do.", flag_values=values)
+    flags.DEFINE_string("checkpoint", None, "last, best, or a file of weights.", flag_values=values)
+    flags.DEFINE_string("warmup_from", None, "Run whose warm-up is reused.", flag_values=values)
+    flags.DEFINE_string("markdown", None, "File for the report as Markdown.", flag_values=values)
+    flags.DEFINE_boolean("list", False, "Print the missing runs of a sweep.", flag_values=values)
+    flags.DEFINE_boolean("distributed", False, "Several processes are one run.", flag_values=values)
+    flags.DEFINE_string("coordinator_address", None, "host:port of process 0.", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "Number of processes.", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=values)
+    flags.DEFINE_boolean("help", False, "Print the usage.", short_name="h", flag_values=values)
+    return values
+
+
+def _check_combination(values: flags.FlagValues) -> None:
     if values.checkpoint and values.mode not in ("evaluate", "export"):
         raise UserError(f"--checkpoint is for --mode evaluate and export; --mode is {values.mode}")
     if values.markdown and values.mode != "report":
@@ -61,83 +100,55 @@ def parse(argv):
         raise UserError("--warmup_from is for training one run; a sweep has the field sweep.share_warmup")
     if values.list and not is_sweep(values.config):
         raise UserError("--list is for a sweep, as --config configs/sweeps/table1.py")
-    return values
 
 
-def is_sweep(config):
-    """Whether a config is that of a sweep; `config` may be None."""
-    return config is not None and "sweep" in config
+def _check_config(argv: list[str]) -> list[str]:
+    """Checks the config file and the names of the fields that flags set.
 
-
-def run_overrides(argv):
-    """Flags of a sweep's command line that set fields of its runs."""
-    return [argument for argument in argv if re.match(r"--?(?:no)?config\.(?!sweep\.)", argument)]
-
-
-def config_path(values):
-    """Path of the config file."""
-    return pathlib.Path(config_flags.get_config_filename(values["config"]))
-
-
-def default_workdir(values):
-    """Directory below runs/ named after config, method and seed, or after the file of weights that is evaluated."""
-    if values.checkpoint not in (None, "last", "best"):
-        return f"runs/{pathlib.Path(values.checkpoint).stem}"
-    return f"runs/{config_path(values).stem}-{values.config.method.name}-{values.config.seed}"
-
-
-def _check_fields(argv):
-    """Refuse a config file that cannot be used and an override of a field that there is not.
-
-    Returns the command line, without what a sweep leaves to its runs.
+    Returns the command line without the overrides of a sweep's runs, whose fields the sweep does not have.
     """
-    overridden = [match[1] for match in map(re.compile(r"--?(?:no)?config\.([^=]+)").match, argv) if match]
-    path = next((path for path in _config_paths(argv)), None)
+    path = _config_argument(argv)
     if path is None:
         return argv
-    values = flags.FlagValues()
-    alone = [argv[0], f"--config={path}"]
-    config_flags.DEFINE_config_file("config", sys_argv=alone, flag_values=values)
+    fields = _load_field_names(argv[0], path)
+    if any(field.startswith("sweep.") for field in fields):
+        overrides = run_overrides(argv)
+        argv = [argument for argument in argv if argument not in overrides]
+    for argument in argv:
+        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        if match and match[1] not in fields:
+            (nearest,) = difflib.get_close_matches(match[1], fields, n=1, cutoff=0)
+            raise UserError(f"--config.{match[1]}: there is no such field; did you mean {nearest}?")
+    return argv
+
+
+def _config_argument(argv: list[str]) -> str | None:
+    """Returns the value of the first --config=FILE or --config FILE."""
+    for argument, following in zip(argv, [*argv[1:], None], strict=True):
+        if re.fullmatch(r"--?config", argument) and following:
+            return following
+        if match := re.match(r"--?config=(.+)", argument):
+            return match[1]
+    return None
+
+
+def _load_field_names(program: str, path: str) -> list[str]:
+    """Loads a config file without overrides, so that a mistake in the file is not taken for one in a flag."""
+    values, argv = flags.FlagValues(), [program, f"--config={path}"]
+    config_flags.DEFINE_config_file("config", sys_argv=argv, flag_values=values)
     try:
-        values(alone)
-        fields = field_names(values.config)
+        values(argv)
+        return field_names(values.config)
     except OSError as error:
         raise UserError(
             f"--config {path} cannot be read; give a Python file, as configs/digits.py"
         ) from error
-    except Exception as error:  # a config file is a program: anything can happen in it
+    except Exception as error:  # A config file is a program, which can raise anything.
         raise UserError(f"--config {path}: {type(error).__name__}: {_one_line(error)}") from error
-    if any(field.startswith("sweep.") for field in fields):
-        left = set(run_overrides(argv))
-        argv = [argument for argument in argv if argument not in left]
-        overridden = [field for field in overridden if field.startswith("sweep.")]
-    for field in overridden:
-        if field not in fields:
-            near = difflib.get_close_matches(field, fields, n=1, cutoff=0)
-            raise UserError(f"--config.{field}: there is no such field; did you mean {near[0]}?")
-    return argv
 
 
-def _config_paths(argv):
-    """What stands behind --config, as `--config=FILE` or `--config FILE`."""
-    for argument, following in zip(argv, [*argv[1:], None], strict=True):
-        if re.fullmatch(r"--?config", argument) and following:
-            yield following
-        elif match := re.match(r"--?config=(.+)", argument):
-            yield match[1]
-
-
-def field_names(config, prefix=""):
-    """Dotted names of all fields of a config, sections left out."""
-    names = []
-    for name in config:
-        section = hasattr(config[name], "keys")
-        names += field_names(config[name], f"{prefix}{name}.") if section else [prefix + name]
-    return names
-
-
-def _wrong_value(values, error):
-    """A value of another type than its field's, told by field, value and type."""
+def _wrong_value(values: flags.FlagValues, error: flags.IllegalFlagValueError) -> str:
+    """Returns the field, the value and the type of a field that a flag sets to a value of another type."""
     match = re.match(r"flag --config\.([^=]+)=(.*?):", str(error), re.DOTALL)
     if not match:
         return _one_line(error)
@@ -146,6 +157,5 @@ def _wrong_value(values, error):
     return f"{match[1]} is {match[2]!r}; must be of type {owner.get_type(name).__name__}"
 
 
-def _one_line(error):
-    """What an error says, without its line breaks."""
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__

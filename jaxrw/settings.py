@@ -1,15 +1,20 @@
-"""What a config may say: every field's range, checked before anything is computed or written; and its fields."""
+"""The values that each field of a config may have, and configs as flat dicts."""
 
 import difflib
 import json
 import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from jaxrw import methods, networks
 from jaxrw.attacks import suite
 from jaxrw.attacks.pgd import STARTS
+from jaxrw.data import Dataset
 from jaxrw.system.errors import UserError
 
-# Prefixes of fields that change no number of a run: where data lies, how it is batched, drawn and saved.
+# Prefixes of fields that do not change a number of a run.
 WITHOUT_EFFECT = (
     "dataset.data_dir",
     "evaluation.attacks",
@@ -19,72 +24,104 @@ WITHOUT_EFFECT = (
     "checkpoint.",
 )
 
-_CHOICES = {
+# Fields that hold a name, and the names they choose from.
+CHOICES: dict[str, Collection[str]] = {
     "model.name": networks.ARCHITECTURES,
     "model.dtype": networks.DTYPES,
     "method.name": methods.METHODS,
     "attack.start": STARTS,
 }
 
-_EPS = (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 8/255 is 0.03137")
-_STEP_SIZE = (lambda v: 0 <= v < 1, "must be in [0, 1), in pixel units of [0, 1]: 2/255 is 0.00784")
+
+class _Range(NamedTuple):
+    """The values that a field may have; a float must be finite too."""
+
+    contains: Callable[[Any], bool]
+    requirement: str
+
+
+def _at_least(minimum: int, note: str = "") -> _Range:
+    return _Range(lambda value: value >= minimum, f"must be at least {minimum}{note}")
+
+
+def _distance(example: str) -> _Range:
+    return _Range(lambda value: 0 <= value < 1, f"must be in [0, 1), in pixel units of [0, 1]: {example}")
+
+
+_EPS = _distance("8/255 is 0.03137")
+_STEP_SIZE = _distance("2/255 is 0.00784")
+_FINITE = _Range(lambda value: True, "must be a finite number")
+_POSITIVE = _Range(lambda value: value > 0, "must be positive")
 
 _RANGES = {
-    "seed": (lambda v: 0 <= v < 2**32, "must be in 0..2^32 - 1"),
-    "dataset.downscale": (lambda v: v >= 1, "must be at least 1 (1: images as they are)"),
-    "dataset.pad": (lambda v: v >= 0, "must be 0 or more pixels"),
-    "method.warmup_epochs": (lambda v: v >= 0, "must be 0 or more"),
-    "method.tau": (lambda v: v >= 2, "must be at least 2 (Eq. 10)"),
-    "method.beta": (lambda v: True, "must be a finite number"),
-    "method.alpha": (lambda v: True, "must be a finite number"),
-    "method.lam": (lambda v: True, "must be a finite number"),
-    "method.gamma": (lambda v: v > 0, "must be positive"),
-    "method.multiplier": (lambda v: v > 0, "must be positive"),
+    "seed": _Range(lambda value: 0 <= value < 2**32, "must be in 0..2^32 - 1"),
+    "dataset.downscale": _at_least(1, " (1: images as they are)"),
+    "dataset.pad": _at_least(0, " pixels"),
+    "method.warmup_epochs": _at_least(0),
+    "method.tau": _at_least(2, " (Eq. 10)"),
+    "method.beta": _FINITE,
+    "method.alpha": _FINITE,
+    "method.lam": _FINITE,
+    "method.gamma": _POSITIVE,
+    "method.multiplier": _POSITIVE,
     "attack.eps": _EPS,
     "attack.step_size": _STEP_SIZE,
-    "attack.num_steps": (lambda v: v >= 0, "must be 0 or more (0 trains on clean images)"),
-    "optim.num_epochs": (lambda v: 1 <= v <= 1_000_000, "must be at least 1, at most 1,000,000"),
-    "optim.batch_size": (lambda v: v >= 1, "must be at least 1"),
-    "optim.learning_rate": (lambda v: v > 0, "must be positive"),
-    "optim.momentum": (lambda v: 0 <= v < 1, "must be in [0, 1)"),
-    "optim.weight_decay": (lambda v: v >= 0, "must be 0 or more"),
-    "optim.decay": (lambda v: 0 < v <= 1, "must be in (0, 1]"),
-    "optim.milestones": (
-        lambda v: all(isinstance(e, int) and e > 0 for e in v) and len(set(v)) == len(v),
+    "attack.num_steps": _at_least(0, " (0 trains on clean images)"),
+    "optim.num_epochs": _Range(
+        lambda value: 1 <= value <= 1_000_000, "must be at least 1, at most 1,000,000"
+    ),
+    "optim.batch_size": _at_least(1),
+    "optim.learning_rate": _POSITIVE,
+    "optim.momentum": _Range(lambda value: 0 <= value < 1, "must be in [0, 1)"),
+    "optim.weight_decay": _at_least(0),
+    "optim.decay": _Range(lambda value: 0 < value <= 1, "must be in (0, 1]"),
+    "optim.milestones": _Range(
+        lambda epochs: all(isinstance(e, int) and e > 0 for e in epochs) and len({*epochs}) == len(epochs),
         "must be different epochs, each at least 1, as in (75, 90, 100)",
     ),
     "evaluation.eps": _EPS,
     "evaluation.step_size": _STEP_SIZE,
-    "evaluation.batch_size": (lambda v: v >= 1, "must be at least 1"),
-    "evaluation.selection_steps": (lambda v: v >= 1, "must be at least 1"),
-    "evaluation.figure_examples": (lambda v: v >= 0, "must be 0 (no figures) or more"),
-    "evaluation.figure_eps": (
-        lambda v: all(isinstance(m, int | float) and math.isfinite(m) and m >= 0 for m in v),
+    "evaluation.batch_size": _at_least(1),
+    "evaluation.selection_steps": _at_least(1),
+    "evaluation.figure_examples": _at_least(0, " (0: no figures)"),
+    "evaluation.figure_eps": _Range(
+        lambda radii: all(isinstance(r, int | float) and math.isfinite(r) and r >= 0 for r in radii),
         "must be multiples of evaluation.eps, 0 or more, as in (0, 0.5, 1, 2)",
     ),
-    "checkpoint.every_epochs": (lambda v: v >= 1, "must be at least 1"),
-    "checkpoint.every_steps": (lambda v: v is None or v >= 1, "must be at least 1, or None for epochs only"),
+    "checkpoint.every_epochs": _at_least(1),
+    "checkpoint.every_steps": _Range(
+        lambda value: value is None or value >= 1, "must be at least 1, or None for epochs only"
+    ),
 }
 
 
-def check(config, *, num_devices):
-    """Raise UserError for the first field that no run could use; `num_devices` share the global batch."""
-    for field in (*_CHOICES, *_RANGES):
-        if not has(config, field):
+def check(config: ConfigDict, *, num_devices: int) -> None:
+    """Checks the fields of a config.
+
+    Args:
+      config: resolved.
+      num_devices: number of devices that share the global batch.
+
+    Raises:
+      UserError: a field is missing, or no run could use its value; for the first such field.
+    """
+    fields = flatten(config.to_dict())
+    for field in (*CHOICES, "evaluation.attacks", *_RANGES):
+        if field not in fields:
             raise UserError(
                 f"{field} is missing from the config; begin with configs/base.py, which has every field"
             )
-    for field, choices in _CHOICES.items():
-        _check_choice(field, get(config, field), choices)
+    for field, choices in CHOICES.items():
+        _check_choice(field, fields[field], choices)
     if not config.evaluation.attacks:
         raise UserError(f"evaluation.attacks is empty; choose of {', '.join(suite.ATTACKS)}")
     for name in config.evaluation.attacks:
         _check_choice("evaluation.attacks", name, suite.ATTACKS)
-    for field, (holds, words) in _RANGES.items():
-        value = get(config, field)
-        finite = not isinstance(value, float) or math.isfinite(value)
-        if not (finite and holds(value)):
-            raise UserError(f"{field} is {value}; {words}")
+    for field, (contains, requirement) in _RANGES.items():
+        value = fields[field]
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        if not (is_finite and contains(value)):
+            raise UserError(f"{field} is {value}; {requirement}")
     if suite.AUTOATTACK in config.evaluation.attacks and config.evaluation.eps == 0:
         raise UserError("evaluation.eps is 0; AutoAttack needs a positive one, as 8/255, which is 0.03137")
     if config.method.name == "gairat" and config.attack.num_steps == 0:
@@ -97,8 +134,12 @@ def check(config, *, num_devices):
         )
 
 
-def check_dataset(config, dataset):
-    """Raise UserError where the crop, the method or the batch does not fit the data set."""
+def check_dataset(config: ConfigDict, dataset: Dataset) -> None:
+    """Checks that the crop, the method and the batch of a config fit its data set.
+
+    Raises:
+      UserError: one of them does not.
+    """
     height, width = dataset.train.images.shape[1:3]
     if config.dataset.pad >= min(height, width):
         raise UserError(
@@ -118,30 +159,14 @@ def check_dataset(config, dataset):
         )
 
 
-def get(config, field):
-    """Value of a dotted field, as `optim.batch_size`."""
-    for name in field.split("."):
-        config = config[name]
-    return config
-
-
-def has(config, field):
-    """Whether a config has such a dotted field."""
-    try:
-        get(config, field)
-    except (KeyError, AttributeError, TypeError):
-        return False
-    return True
-
-
-def as_json(config):
-    """A ConfigDict as the nested dicts and lists that config.json holds."""
+def as_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns a config as the nested dicts and lists that config.json holds."""
     return json.loads(config.to_json())
 
 
-def flatten(config, prefix=""):
-    """Nested dicts as one dict with dotted names."""
-    flat = {}
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested dicts as one dict with dotted names, such as `optim.batch_size`."""
+    flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{name}.")
@@ -150,13 +175,13 @@ def flatten(config, prefix=""):
     return flat
 
 
-def with_effect(flat):
-    """Fields of a flat config that the numbers of its run depend on."""
+def with_effect(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a flat config that the numbers of its run depend on."""
     return {name: value for name, value in flat.items() if not name.startswith(WITHOUT_EFFECT)}
 
 
-def differences(found, wanted):
-    """Fields in which two flat configs differ, each in words; none where they are the same."""
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Describes each field in which two flat configs differ; empty if they are the same."""
     return [
         f"{field} is {found.get(field)!r} there and {wanted.get(field)!r} here"
         for field in sorted(found.keys() | wanted.keys())
@@ -164,10 +189,9 @@ def differences(found, wanted):
     ]
 
 
-def _check_choice(field, value, choices):
-    """Refuse a name that is none of the choices, with the nearest one."""
-    if value in choices:
+def _check_choice(field: str, value: object, choices: Collection[str]) -> None:
+    if value in tuple(choices):  # A tuple takes any value; a dict needs one that can be hashed.
         return
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    nearest = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     raise UserError(f"{field} is {value!r}; {hint}choose of {', '.join(choices)}")

@@ -1,5 +1,6 @@
-"""Sweeps: many runs from one file, each a process of its own; what is missing is run, what is done is skipped."""
+"""Sweeps: many runs from one file. Each run is a process; finished runs are skipped."""
 
+import collections
 import contextlib
 import dataclasses
 import itertools
@@ -13,275 +14,310 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Sequence
+from typing import Any
 
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jaxrw import command_line, runs, settings
 from jaxrw.attacks import suite
 from jaxrw.runs.checks import is_seconds
+from jaxrw.runs.results import Results
 from jaxrw.system import preemption
 from jaxrw.system.errors import RunError, Stopped, UserError
 
-# A run that was told to stop saves first; after so many seconds it is ended.
+# Seconds that a run has to save its state after SIGTERM, before it is killed.
 _PATIENCE = 60
 
-# Statuses of a run that was asked to stop: its own, Ctrl-C's, and those of a process that had no time to answer.
+# Statuses of a run that stopped on request, with its state saved or without.
 _STOPPED = (preemption.STATUS, 130, -signal.SIGINT, -signal.SIGTERM)
 
-# What a run has yet to do before it is evaluated: all epochs, those after the warm-up of another run, or none.
-_ALL, _REST, _NONE = "all", "rest", "none"
+# Runs of one kind take about the same time: their config file, and which of their epochs they train.
+_Kind = tuple[pathlib.Path, str]
+_ALL_EPOCHS, _AFTER_WARMUP, _NO_EPOCHS = "all", "after the warm-up", "none"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False)
 class Run:
-    """One run of a sweep: its name, where it goes, and the flags that make it."""
+    """One run of a sweep.
+
+    Attributes:
+      name: CONFIG/METHOD-SEED, with other changed fields before the seed.
+      workdir: its directory.
+      file: its config file.
+      config: resolved.
+      own_flags: the flags that set its config and mode.
+      warmup_from: directory of the run whose warm-up it reuses. If that is its own `workdir`, it keeps its warm-up for
+        others. None: it does neither.
+    """
 
     name: str
     workdir: pathlib.Path
-    own_flags: tuple[str, ...]
-    config: object = dataclasses.field(compare=False)  # the resolved ConfigDict
-    # Directory of the run whose warm-up it begins with; its own: it keeps it for others; None: it shares none.
-    first: pathlib.Path | None = dataclasses.field(default=None, compare=False)
+    file: pathlib.Path
+    config: ConfigDict
+    own_flags: list[str]
+    warmup_from: pathlib.Path | None = None
 
     @property
-    def flags(self):
-        """Its whole command line behind launch.py."""
-        keeping = ("--config.checkpoint.keep_warmup=True",)
-        beginning = () if self.first is None else (f"--warmup_from={self.first}",)
-        shared = keeping if self.first == self.workdir else beginning
-        return (*self.own_flags, *shared, f"--workdir={self.workdir}")
+    def flags(self) -> list[str]:
+        """The command line after `launch.py`."""
+        keeping, reusing = "--config.checkpoint.keep_warmup=True", f"--warmup_from={self.warmup_from}"
+        warmup = [keeping if self.warmup_from == self.workdir else reusing] if self.warmup_from else []
+        return [*self.own_flags, *warmup, f"--workdir={self.workdir}"]
 
-    def command(self, launcher):
-        """What to type for this run alone."""
+    @property
+    def kind(self) -> _Kind:
+        """Which runs take about as long as this one."""
+        is_trained = (self.workdir / "results.json").exists()  # It is written after the training.
+        if is_trained or any(flag.startswith("--mode=") for flag in self.own_flags):
+            return self.file, _NO_EPOCHS
+        return self.file, _ALL_EPOCHS if self.warmup_from in (None, self.workdir) else _AFTER_WARMUP
+
+    def command(self, launcher: pathlib.Path) -> str:
+        """Returns the shell command that runs it."""
         return shlex.join(["python", str(_relative(launcher)), *self.flags])
 
 
-def run(config, path, workdir, *, launcher, overrides=(), flags=(), only_list=False):
-    """Run what is missing of a sweep, one after the other, and go on after a failure.
+def run(
+    config: ConfigDict,
+    path: pathlib.Path,
+    workdir: str,
+    *,
+    launcher: pathlib.Path,
+    overrides: Sequence[str] = (),
+    flags: Sequence[str] = (),
+    only_list: bool = False,
+) -> None:
+    """Runs the unfinished runs of a sweep one after the other; a failure does not stop it.
 
-    A run is a process of its own: memory, compiled programs and a crash stay in it, and it is exactly the command
-    that `only_list` prints for a queue.
+    Each run is a process of its own, so that its memory, compiled programs and crashes do not reach the others.
 
     Args:
-      config: the sweep's ConfigDict, see configs/sweeps/base.py.
-      path: its file; the config files it names lie relative to it.
-      workdir: directory below which every run gets its own.
+      config: the sweep's, see configs/sweeps/base.py.
+      path: the sweep's file; the config files that it names are relative to it.
+      workdir: directory of the sweep; each run gets a directory below it.
       launcher: path of launch.py.
-      overrides: flags of fields that every run gets.
+      overrides: flags that set fields of every run.
       flags: further flags of every run, as "--mode=evaluate".
-      only_list: print the missing runs' commands and run none.
+      only_list: print the commands of the unfinished runs instead.
 
     Raises:
-      UserError: the sweep or one of its configs is not usable; nothing is run then.
-      RunError: runs failed; all others were run.
-      Stopped: asked to stop; the run at work has been told so too, and waited for.
+      UserError: the sweep or the config of a run cannot be used; nothing has been run.
+      RunError: some runs failed; all others were run.
+      Stopped: SIGTERM; the active run has received it too and has ended.
     """
-    everything = create(config, path, workdir, overrides=overrides, flags=flags)
-    found = {item: finished(item) for item in everything}
-    done = {item: results for item, results in found.items() if results}
-    missing = [item for item in everything if item not in done]
+    sweep = create_runs(config, path, workdir, overrides=overrides, flags=flags)
+    done = {item: results for item in sweep if (results := finished(item))}
+    unfinished = [item for item in sweep if item not in done]
     if only_list:
-        for item in missing:
+        for item in unfinished:
             print(item.command(launcher))
         return
-    print(f"{len(everything)} runs below {workdir}, {len(done)} of them done")
-    failed = _run_all(everything, missing, _guess(done), launcher)
-    told = f"{len(everything) - len(failed)} of {len(everything)} runs are done"
+    print(f"{len(sweep)} runs below {workdir}, {len(done)} of them done")
+    failed = _run_all(sweep, unfinished, _estimate_seconds(done), launcher)
+    summary = f"{len(sweep) - len(failed)} of {len(sweep)} runs are done"
     if failed:
         names = "; ".join(f"{item.name} (status {status})" for item, status in failed.items())
-        raise RunError(f"{told}; {len(failed)} failed: {names}; the same command tries them again")
-    print(f"{told}; tables and figures: --mode report --workdir {workdir}")
+        raise RunError(f"{summary}; {len(failed)} failed: {names}; the same command tries them again")
+    print(f"{summary}; tables and figures: --mode report --workdir {workdir}")
 
 
-def create(config, path, workdir, *, overrides=(), flags=()):
-    """Runs of a sweep in their order: config files within variants within seeds; arguments as `run`.
+def create_runs(
+    config: ConfigDict,
+    path: pathlib.Path,
+    workdir: str,
+    *,
+    overrides: Sequence[str] = (),
+    flags: Sequence[str] = (),
+) -> list[Run]:
+    """Creates the runs of a sweep, seed by seed and within a seed variant by variant; arguments as of `run`.
 
-    A run's directory is named after its config file, its method, what else differs from the file, and its seed, so
-    that two sweeps share the runs that they have in common.
+    Equal runs of two sweeps get the same directory, so sweeps share them.
 
     Raises:
-      UserError: no runs, a field that no config has, or a value that no run could use.
+      UserError: there are no runs, a field does not exist, or no run could use its value.
     """
     fields = config.sweep
     for name in ("configs", "variants", "seeds"):
         if not fields[name]:
             raise UserError(f"sweep.{name} is empty in {path}; see configs/sweeps/base.py")
-    created = {}
+    created: dict[str, Run] = {}
     for seed, variant, file in itertools.product(fields.seeds, fields.variants, fields.configs):
-        item = _create_run(
-            _relative(pathlib.Path(path).parent / file), variant, seed, workdir, overrides, flags
-        )
-        if item.workdir in created:
+        file = _relative(path.parent / file)
+        item = _create_run(file, variant, seed, [*overrides, *flags], pathlib.Path(workdir))
+        if item.name in created:
             raise UserError(f"sweep.variants in {path} has {item.name} twice")
-        created[item.workdir] = item
-    made = list(created.values())
-    return _sharing(made) if fields.get("share_warmup") and not flags else made
+        created[item.name] = item
+    sweep = list(created.values())
+    if fields.get("share_warmup") and not flags:
+        _share_warmups(sweep)
+    return sweep
 
 
-def _sharing(made, failed=()):
-    """The same runs, each but the first of those with the same warm-up beginning where that one's ends.
+def finished(item: Run) -> Results | None:
+    """Returns the results of a run, or None if it has to be run.
 
-    A run that failed is no such first one, unless it has kept its warm-up before.
+    They count if they are of its very config, trained to its end, and have all accuracies that it measures.
     """
-    groups = {}
-    for item in made:
-        # One that is longer than the run never ends, so nobody could begin with it.
-        if 0 < item.config.method.warmup_epochs <= item.config.optim.num_epochs:
-            shared = runs.warmup.shared_fields(settings.flatten(settings.as_json(item.config)))
-            groups.setdefault(json.dumps(shared, sort_keys=True), []).append(item)
-    firsts = {}
-    for group in groups.values():
-        kept = [item for item in group if (item.workdir / "warmup").is_dir()]
-        missing = [item for item in group if not (item.workdir / "results.json").exists()]
-        able = kept + [item for item in missing if item not in failed]
-        for first in able[:1] if len(group) > 1 else ():
-            firsts |= dict.fromkeys([*missing, first], first.workdir)
-    return [dataclasses.replace(item, first=firsts.get(item)) for item in made]
+    results = runs.read_results(item.workdir)
+    if results is None or not results["checkpoints"].get("last"):
+        return None
+    found, wanted = (
+        settings.with_effect(settings.flatten(config))
+        for config in (results["config"], settings.as_json(item.config))
+    )
+    checkpoints, attacks = results["checkpoints"], item.config.evaluation.attacks
+    named = [value for name, value in checkpoints.items() if f"--checkpoint={name}" in item.own_flags]
+    accuracies = [value["accuracy"] for value in named or checkpoints.values() if value]
+    is_finished = (
+        found == wanted
+        and checkpoints["last"]["epoch"] + 1 == item.config.optim.num_epochs
+        and all(values.get(attack) is not None for values in accuracies for attack in attacks)
+    )
+    return results if is_finished else None
 
 
-def _relative(path):
-    """Path as a person here would type it."""
+def _create_run(
+    file: pathlib.Path, variant: dict[str, Any], seed: int, more_flags: list[str], workdir: pathlib.Path
+) -> Run:
+    """Creates a run; resolves its config and checks it as launch.py would."""
+    unchanged = settings.flatten(_resolve([f"--config={file}"]).to_dict())
+    changes = {
+        field: value
+        for field, value in settings.flatten(variant).items()
+        if field == "method.name" or field not in unchanged or unchanged[field] != value
+    }
+    changed_flags = [f"--config.{field}={value}" for field, value in changes.items()]
+    own_flags = [f"--config={file}", *changed_flags, f"--config.seed={seed}", *more_flags]
+    config = _resolve(own_flags)
+    settings.check(config, num_devices=1)
+    changes.pop("method.name", None)
+    words = [config.method.name, *(f"{field.split('.')[-1]}_{value}" for field, value in changes.items())]
+    name = f"{file.stem}/{re.sub('[^A-Za-z0-9_.-]+', '_', '-'.join(words))}-{seed}"
+    return Run(name, workdir / name, file, config, own_flags)
+
+
+def _resolve(own_flags: list[str]) -> ConfigDict:
+    return command_line.parse(["launch.py", *own_flags]).config
+
+
+def _relative(path: pathlib.Path) -> pathlib.Path:
+    """Returns the path from the current directory, or the absolute path if that is two levels up or more."""
     path = pathlib.Path(os.path.relpath(path))
     return path.resolve() if path.parts[:2] == ("..", "..") else path
 
 
-def _create_run(file, variant, seed, workdir, overrides, flags):
-    """One run, its config resolved and checked as launch.py would."""
-    plain = _parse([f"--config={file}"])
-    changed = {
-        field: value
-        for field, value in settings.flatten(variant).items()
-        if field == "method.name" or not settings.has(plain, field) or settings.get(plain, field) != value
-    }
-    arguments = [f"--config={file}", *(f"--config.{field}={value}" for field, value in changed.items())]
-    arguments += [f"--config.seed={seed}", *overrides]
-    resolved = _parse(arguments)
-    settings.check(resolved, num_devices=1)
-    method = resolved.method.name
-    others = [f"{field.split('.')[-1]}_{value}" for field, value in changed.items() if field != "method.name"]
-    name = f"{file.stem}/{re.sub(r'[^A-Za-z0-9_.-]+', '_', '-'.join([method, *others]))}-{seed}"
-    directory = pathlib.Path(workdir) / name
-    return Run(name, directory, (*arguments, *flags), resolved)
+def _share_warmups(sweep: list[Run], failed: Collection[Run] = ()) -> None:
+    """Assigns to each run the run whose warm-up it reuses.
 
-
-def _parse(arguments):
-    """The ConfigDict of a command line."""
-    return command_line.parse(["launch.py", *arguments]).config
-
-
-def finished(item):
-    """Content of results.json if it holds all that the run is to measure, of this very config trained to its end.
-
-    None if not.
+    That is the first run with the same warm-up that has kept it, or else the first that is unfinished and has not
+    failed.
     """
-    results = runs.read_results(item.workdir)
-    try:
-        wanted, found = (
-            settings.with_effect(settings.flatten(config))
-            for config in (settings.as_json(item.config), results["config"])
-        )
-        attacks = item.config.evaluation.attacks
-        checkpoints = results["checkpoints"]
-        asked = [c for name, c in checkpoints.items() if f"--checkpoint={name}" in item.flags]
-        asked = [c for c in asked or checkpoints.values() if c]
-        whole = (
-            wanted == found
-            and checkpoints["last"]["epoch"] + 1 == item.config.optim.num_epochs
-            and all(c["accuracy"][attack] is not None for c in asked for attack in attacks)
-        )
-    except (KeyError, TypeError, AttributeError):  # not written by a run, or by an older one
-        return None
-    return results if whole else None
+    groups = collections.defaultdict(list)
+    for item in sweep:
+        item.warmup_from = None
+        # A warm-up that is longer than its run never ends, so nothing can begin after it.
+        if 0 < item.config.method.warmup_epochs <= item.config.optim.num_epochs:
+            shared = runs.warmup.shared_fields(settings.flatten(settings.as_json(item.config)))
+            groups[json.dumps(shared, sort_keys=True)].append(item)
+    for group in groups.values():
+        kept = [item for item in group if (item.workdir / "warmup").is_dir()]
+        unfinished = [item for item in group if not (item.workdir / "results.json").exists()]
+        sources = kept + [item for item in unfinished if item not in failed]
+        if len(group) > 1 and sources:
+            for item in (*unfinished, sources[0]):
+                item.warmup_from = sources[0].workdir
 
 
-def _run_all(everything, missing, guessed, launcher):
-    """Run the missing ones; the statuses of those that failed, by run. `guessed` are seconds by kind, see `_guess`."""
-    failed, measured, waiting = {}, {}, missing
-    while waiting:
-        left = _seconds_left(waiting, guessed | measured)
-        item, *waiting = waiting
-        kind = _kind(item)
-        about = f", about {tqdm.format_interval(left)} left" if left is not None else ""
+def _run_all(
+    sweep: list[Run], unfinished: list[Run], estimated: dict[_Kind, list[float]], launcher: pathlib.Path
+) -> dict[Run, int]:
+    """Runs the unfinished runs of a sweep; returns the exit statuses of those that failed."""
+    failed: dict[Run, int] = {}
+    measured: dict[_Kind, list[float]] = {}
+    for number, item in enumerate(unfinished):
+        seconds = _seconds_left(unfinished[number:], estimated | measured)
+        kind = item.kind  # Before it runs, which changes it.
+        left = "" if seconds is None else f", about {tqdm.format_interval(seconds)} left"
         print(
-            f"\nrun {len(missing) - len(waiting)} of {len(missing)}: {item.name}  ({len(failed)} failed{about})\n"
+            f"\nrun {number + 1} of {len(unfinished)}: {item.name}  ({len(failed)} failed{left})\n"
             f"  {item.command(launcher)}",
             flush=True,
         )
         began = time.monotonic()
-        status = _status([sys.executable, launcher, *item.flags])
+        status = _run_process([sys.executable, str(launcher), *item.flags])
         if status in _STOPPED:
             raise Stopped(f"stopped in {item.name}; the same command goes on from what has been saved")
-        if status:
-            failed[item] = status
-            print(f"{item.name} failed with status {status}", file=sys.stderr, flush=True)
-            if item.first:  # others wait for its warm-up, which it may not have kept
-                waiting = [other for other in _sharing(everything, failed) if other in waiting]
-        else:
+        if status == 0:
             measured.setdefault(kind, []).append(time.monotonic() - began)
+            continue
+        failed[item] = status
+        print(f"{item.name} failed with status {status}", file=sys.stderr, flush=True)
+        if item.warmup_from:  # Its warm-up, which other runs wait for, may be missing.
+            _share_warmups(sweep, failed)
     return failed
 
 
-def _status(command):
-    """Status of a process; it is told to stop, and waited for, when this one is."""
-    child = subprocess.Popen(command)
+def _run_process(command: Sequence[str]) -> int:
+    """Runs a process and returns its exit status. If this process is stopped, it stops the other one too."""
+    process = subprocess.Popen(command)
     try:
-        return child.wait()
-    except BaseException:  # Ctrl-C or SIGTERM: nothing is left behind
-        child.terminate()
+        return process.wait()
+    except BaseException:  # Ctrl-C or SIGTERM.
+        process.terminate()
         try:
-            child.wait(_PATIENCE)
+            process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            child.kill()
+            process.kill()
         raise
 
 
-def _kind(item):
-    """Config file of a run and what it has yet to train: those of one kind take about the same time."""
-    trained = (item.workdir / "results.json").exists()  # it is written when the training is over
-    if trained or any(flag.startswith("--mode=") for flag in item.flags):
-        return item.flags[0], _NONE
-    return item.flags[0], _ALL if item.first in (None, item.workdir) else _REST
+def _estimate_seconds(done: dict[Run, Results]) -> dict[_Kind, list[float]]:
+    """Returns the seconds that finished runs have taken, by kind of run.
 
-
-def _guess(done):
-    """Seconds, 0 or more, that runs have taken by their results: a list for each kind that was trained.
-
-    Of the evaluation they tell AutoAttack's alone, by far the longest, and not how much of it was there before: of
-    runs that are only evaluated nothing is guessed.
+    Of the evaluation only AutoAttack counts, which takes by far the longest. Runs that only evaluate get no estimate,
+    because results do not say which of their attacks had been measured before.
     """
-    guessed = {}
+    estimated = collections.defaultdict(list)
     for item, results in done.items():
-        seconds, work, config = results.get("train_seconds"), _ALL, item.config
+        seconds, epochs = results.get("train_seconds"), _ALL_EPOCHS
         if not is_seconds(seconds):
             continue
-        if results.get("warmup_from"):  # train_seconds counts its epochs too
-            seconds, work = seconds * (1 - config.method.warmup_epochs / config.optim.num_epochs), _REST
-        if suite.AUTOATTACK in config.evaluation.attacks:
+        if results.get("warmup_from"):  # `train_seconds` includes the warm-up that was reused.
+            epochs = _AFTER_WARMUP
+            seconds *= 1 - item.config.method.warmup_epochs / item.config.optim.num_epochs
+        if suite.AUTOATTACK in item.config.evaluation.attacks:
             seconds += _autoattack_seconds(results)
-        guessed.setdefault((item.flags[0], work), []).append(seconds)
-    return guessed
+        estimated[item.file, epochs].append(seconds)
+    return estimated
 
 
-def _autoattack_seconds(results):
-    """Seconds, 0 or more, that AutoAttack took; the best checkpoint may be the last, which is attacked once."""
-    by_step = {each.get("step"): each for each in results["checkpoints"].values() if each}
-    seconds = 0
+def _autoattack_seconds(results: Results) -> float:
+    """Returns the seconds, at least 0, of AutoAttack, which attacks a step once even if it is both last and best."""
+    by_step = {
+        checkpoint.get("step"): checkpoint for checkpoint in results["checkpoints"].values() if checkpoint
+    }
+    seconds = 0.0
     for checkpoint in by_step.values():
-        with contextlib.suppress(KeyError, TypeError, AttributeError):  # not attacked, or damaged
+        with contextlib.suppress(KeyError, TypeError, AttributeError):  # It has not run, or is damaged.
             seconds += sum(filter(is_seconds, checkpoint["autoattack"]["seconds"].values()))
     return seconds
 
 
-def _seconds_left(waiting, known):
-    """Time that the waiting runs will take; None: nobody knows.
+def _seconds_left(waiting: list[Run], known: dict[_Kind, list[float]]) -> float | None:
+    """Returns how long the waiting runs will take, or None if that is unknown.
 
-    `known` are seconds by kind. A kind of which there are none takes as long as that of other config files.
+    Args:
+      waiting: runs.
+      known: seconds that runs of each kind take. A kind that is missing takes as long as runs of other config files
+        that train the same epochs.
     """
     means = {kind: statistics.mean(seconds) for kind, seconds in known.items()}
-    left = 0
-    for file, work in map(_kind, waiting):
-        alike = [mean for (_, other), mean in means.items() if other == work]
-        if not alike:
+    left = 0.0
+    for file, epochs in (item.kind for item in waiting):
+        similar = [mean for (_, other), mean in means.items() if other == epochs]
+        if not similar:
             return None
-        left += means.get((file, work), statistics.mean(alike))
+        left += means.get((file, epochs), statistics.mean(similar))
     return left

@@ -5,8 +5,8 @@ import os
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# One cache of compiled programs for a session, its workers and their subprocesses: a run that goes on, or another
-# process, need not compile the same step again. It ends with the session, so that no session trusts another's.
+# One cache of compiled programs for a session, its workers and their subprocesses, so that a run that resumes need not
+# compile its step again. It is deleted with the session, so that no session uses the programs of another.
 if "JAXRW_TEST_CACHE" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="jaxrw-test-cache-")
     os.environ["JAXRW_TEST_CACHE"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
@@ -22,5 +22,5 @@ compilation.choose_cpu_kernels()  # as launch.py does
 hypothesis.settings.register_profile("jaxrw", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxrw")
 
-# PyTorch is an extra; without it the networks that need it cannot be looked into for doctests.
+# PyTorch is an extra; without it, helpers/torch_networks.py cannot be imported for its doctests.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["helpers/torch_networks.py"]

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from helpers import commands
 
-import launch
+from jaxrw import command_line
 
 ROOT = commands.ROOT
 DOCS = ROOT / "docs"
@@ -82,7 +82,7 @@ def test_scripts_for_cloud_tpus_call_what_is_there(typed, monkeypatch):
         if program == "pip":
             commands.check(shlex.join([program, *arguments]))
         if arguments[:1] == ["launch.py"]:
-            assert launch.command_line.parse(arguments).config is not None
+            assert command_line.parse(arguments).config is not None
     assert {program for program, *_ in calls} == PROGRAMS
     assert sum("launch.py" in arguments for _, *arguments in calls) >= 5
     assert [page.stem for page in commands.PAGES if commands.blocks(page, "bash")] == ["cloud_tpu"]

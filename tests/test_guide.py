@@ -1,7 +1,6 @@
 """What the pages tell people to type: every command is run, small, or checked, and every block of code is run."""
 
 import json
-import os
 import re
 import subprocess
 
@@ -49,6 +48,7 @@ def test_every_command_of_a_page(page, here):
         "    make tarin",
         "    make test TEST=tests/test_step.py",
         "    pip install jaxwr",
+        "    pip install -e . 'jax[cuda99]'",
         "    tensorboard --logdir runs",
         "    python launch.py --config configs/digit.py",
         "Add `--config.method.tua=3`.",
@@ -77,7 +77,7 @@ def test_figures_are_drawn_again_as_the_page_says(here):
     assert commands.launch_small(run, figures) == 0
     drawn = here / "runs" / "digits" / "figures" / "figure4_similarity.svg"
     drawn.unlink()
-    (block,) = blocks("evaluation")
+    (block,) = blocks("runs")
     exec(block, {})
     assert drawn.exists()
 
@@ -139,6 +139,14 @@ def test_the_method_of_the_page_is_known_everywhere(here, monkeypatch, capsys):
 
 def test_links_lead_somewhere():
     for path in commands.PAGES:
-        for link in re.findall(r"\]\(<?([^)>#]+?)>?(?:#[^)]*)?\)", path.read_text()):
+        for link, anchor in re.findall(r"\]\(<?([^)>#]*)(?:#([^)>]*))?>?\)", path.read_text()):
             if "://" not in link:
-                assert os.path.exists(path.parent / link), (path.name, link)
+                target = path.parent / link if link else path
+                assert target.exists(), (path.name, link)
+                assert not anchor or anchor in anchors(target), (path.name, link, anchor)
+
+
+def anchors(page):
+    """Names that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

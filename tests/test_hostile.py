@@ -1,8 +1,7 @@
-"""Bad input of every kind: either it works, or it is one line and status 2; and no file of the user is lost.
+"""Bad input of every kind: it works, or ends with one line and status 2; no file of the user is lost.
 
-Each entry of the dicts below is one bad input, tried by the command line that meets it; hypothesis adds what
-nobody thought of. More of them: MISTAKES in test_launch.py, the damages in test_checkpoints.py and
-test_data_prepared.py.
+Each entry of the dicts below is one bad input, tried on the command line; hypothesis adds others. For more see MISTAKES
+in test_launch.py, and the damages in runs/test_checkpoints.py and data/test_prepared.py.
 """
 
 import hashlib
@@ -37,7 +36,7 @@ def run(*arguments):
 
 
 def told(capsys, *, status, lines=1):
-    """Checks that a mistake was told in so many lines without a traceback; returns them."""
+    """Checks that a mistake was printed in `lines` lines without a traceback; returns them."""
     err = capsys.readouterr().err
     assert status == 2
     assert err.count("\n") == lines, err
@@ -47,7 +46,7 @@ def told(capsys, *, status, lines=1):
 
 
 def works_or_is_one_line(what):
-    """What a function returns, or whether the mistake that it raises is told in one line."""
+    """Returns what a function returns, or whether the UserError that it raises has one line."""
     try:
         return what()
     except UserError as error:
@@ -55,7 +54,7 @@ def works_or_is_one_line(what):
 
 
 def contents(root):
-    """Digest of every file below a directory, wherever it lies: nothing may be lost, but moved it may be."""
+    """Returns the digests of all files below a directory; files may be moved, but not lost."""
     return sorted(
         hashlib.sha256(path.read_bytes()).hexdigest()
         for path in root.rglob("[!.]*")
@@ -64,7 +63,7 @@ def contents(root):
 
 
 def results(**changed):
-    """A results.json as evaluate writes it, of a run with the digits config."""
+    """Returns a results.json as evaluate writes it, of a run with the digits config."""
     checkpoint = {"epoch": 39, "step": 360, "num_examples": 360, "accuracy": {"clean": 50.0, "aa": None}}
     config = settings.as_json(digits.get_config())
     whole = {"schema": 1, "config": config, "checkpoints": {"last": checkpoint, "best": None}}
@@ -143,7 +142,7 @@ def test_results_that_are_none(kind, tmp_path, capsys):
         assert "it is left out" in capsys.readouterr().err
 
 
-# What an evaluation does not read.
+# An evaluation does not read these.
 FINE_FOR_EVALUATION = ("config without method", "method that is a number")
 
 
@@ -413,7 +412,7 @@ _FIELDS = (
     "evaluation.batch_size",
     "checkpoint.every_steps",
 )
-# What people type, and what nobody would.
+# Likely values and unlikely ones.
 _VALUES = st.one_of(
     st.text(max_size=20),
     st.integers().map(str),
@@ -427,7 +426,7 @@ _VALUES = st.one_of(
 @hypothesis.settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(field=st.sampled_from(_FIELDS), value=_VALUES)
 def test_any_value_of_any_field(tmp_path, capsys, monkeypatch, field, value):
-    """Told in one line, or accepted; what is accepted is not run here."""
+    """Refused in one line, or accepted; nothing is trained here."""
     monkeypatch.setattr("jaxrw.train.run", lambda config, workdir, **options: create_experiment(config))
     monkeypatch.setattr("jaxrw.evaluate.run", lambda *arguments, **options: {"checkpoints": {}})
     shutil.rmtree(tmp_path / "run", ignore_errors=True)

@@ -1,7 +1,8 @@
-"""The command line as a user types it: what it trains and prints, and each mistake in one line with status 2."""
+"""The command line as a user types it: what it trains and prints; each mistake is one line with status 2."""
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import launch
+from configs import base
+from jaxrw import command_line, settings
 from jaxrw.system.errors import RunError, Stopped
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -55,6 +58,11 @@ MISTAKES = {
         ["--config.evaluation.attacks=('autoattack',)"],
         "'autoattack'",
         "apgd_ce, aa",
+    ),
+    "attack that is a list": (
+        ["--config.evaluation.attacks=(['clean'],)"],
+        "evaluation.attacks is ['clean']",
+        "choose of clean",
     ),
     "no attack": (["--config.evaluation.attacks=()"], "evaluation.attacks", "choose of clean"),
     "unknown start": (["--config.attack.start=gauss"], "attack.start is 'gauss'", "uniform, normal, none"),
@@ -291,14 +299,23 @@ def test_help_says_how_it_is_used(capsys):
     assert "--mode train|evaluate|report" in capsys.readouterr().out
 
 
+def test_base_names_every_choice():
+    """Comments of configs/base.py name the choices of fields that have no records."""
+    text = (ROOT / "configs" / "base.py").read_text()
+    for field in ("model.dtype", "attack.start"):
+        comment = text.split(f"    config.{field} = ")[0].splitlines()[-1]
+        for choice in settings.CHOICES[field]:
+            assert re.search(rf"\b{choice}\b", comment), (field, choice)
+
+
 @pytest.mark.parametrize("name", ["base", "digits", "resnet18_c10", "resnet18_c100", "wrn_c10", "wrn_c100"])
 def test_shipped_configs(name):
     """Every config is locked and has exactly the fields of base; the paper's have the paper's values."""
     module = __import__(f"configs.{name}", fromlist=["get_config"])
-    config, base = module.get_config(), __import__("configs.base", fromlist=["get_config"]).get_config()
+    config = module.get_config()
     assert isinstance(config, ConfigDict)
     assert config.is_locked
-    assert set(launch.command_line.field_names(config)) == set(launch.command_line.field_names(base))
+    assert set(command_line.field_names(config)) == set(command_line.field_names(base.get_config()))
     assert f"configs/{name}.py" in module.__doc__ or name == "base"
     if name in ("base", "digits"):
         return

@@ -26,6 +26,18 @@ def test_its_table_of_methods_is_that_of_the_records():
     commands.check_table_of_methods(TEXT)
 
 
+def test_its_comparisons_are_those_of_the_pages_it_links():
+    section = TEXT.split("## How does it compare?")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| [")]
+    assert len(rows) == 3
+    for row in rows:
+        page = (ROOT / re.search(r"\]\(([\w/.]+)", row).group(1)).read_text()
+        numbers = re.findall(r"\d+\.\d+", row.split("|")[2])
+        assert numbers, row
+        for number in numbers:
+            assert number in page, f"{number} of: {row}"
+
+
 def test_its_python_runs(capsys):
     (block,) = commands.blocks(ROOT / "README.md", "python")
     block = block.replace("batch_size=500", "batch_size=500, num_steps=3, num_queries=5")

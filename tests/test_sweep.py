@@ -1,4 +1,4 @@
-"""Sweeps: which runs they are, what is skipped, and how they go on and stop."""
+"""Sweeps: which runs they have, what is skipped, and what happens at failures and signals."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from jaxrw.system.errors import RunError, UserError
 ROOT = pathlib.Path(__file__).parent.parent
 TABLES = sorted((ROOT / "configs" / "sweeps").glob("table*.py"))
 
-# Stands for launch.py: writes what a run leaves, says that it ran, fails or waits where it is told to.
+# Replaces launch.py: writes the files of a run, records that it ran, and fails or waits as the environment says.
 LAUNCHER = """
 import json, os, pathlib, sys, time
 from jaxrw import command_line  # and nothing that imports JAX, which takes seconds
@@ -52,7 +52,7 @@ results |= {"warmup_from": values.warmup_from}
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty current directory with a launcher that only pretends."""
+    """An empty current directory with a launcher that trains nothing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "launcher.py").write_text(LAUNCHER)
@@ -61,7 +61,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def minutes(here, monkeypatch):
-    """Runs of a minute each, by a clock of their own: what a launcher would do is done here and at once."""
+    """Runs of a minute each, by a fake clock; the launcher is executed in this process."""
     now = [0]
 
     def status(command):
@@ -70,7 +70,7 @@ def minutes(here, monkeypatch):
         now[0] += 60
         return 0
 
-    monkeypatch.setattr(sweep, "_status", status)
+    monkeypatch.setattr(sweep, "_run_process", status)
     monkeypatch.setattr(sweep, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
 
 
@@ -92,7 +92,7 @@ def run(config, **settings):
 
 
 def ran():
-    """What the launcher ran since this was asked last."""
+    """Names of the runs that the launcher ran since the last call."""
     path = pathlib.Path("ran")
     lines = path.read_text().split() if path.exists() else []
     path.unlink(missing_ok=True)
@@ -113,13 +113,13 @@ def test_what_is_missing_is_run_and_what_is_done_is_skipped(here, capsys):
 
 
 def left(out):
-    """Of each run that a sweep has begun: what it said of the time left, None where nothing."""
+    """Time left that a sweep printed before each run; None if it printed none."""
     found = re.findall(r"^run \d+ of \d+: .*\(\d+ failed(?:, about ([-\d:]+) left)?\)", out, re.M)
     return [words or None for words in found]
 
 
 def change_results(name, **values):
-    """Put other values into the results.json of a run."""
+    """Changes values in the results.json of a run."""
     path = pathlib.Path("runs", name, "results.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
@@ -137,14 +137,14 @@ def test_a_time_that_is_none_is_left_out_of_the_time_left(minutes, capsys, value
 
 
 def put_autoattack(name, seconds):
-    """Let a run have been attacked by AutoAttack, at its last checkpoint, which is its best too."""
+    """Adds AutoAttack's times to the last checkpoint of a run, which is its best too."""
     checkpoints = json.loads(pathlib.Path("runs", name, "results.json").read_text())["checkpoints"]
     attacked = {**checkpoints["last"], "autoattack": {"seconds": seconds}}
     change_results(name, checkpoints={"last": attacked, "best": attacked})
 
 
 def test_a_first_guess_of_the_time_left_counts_training_and_autoattack(minutes, capsys):
-    """Then what has been measured takes its place."""
+    """Measured times replace it later."""
     run(config(variants=VARIANTS[:1], seeds=(0,)))
     put_autoattack("digits/mail-0", {"apgd-ce": 60.5, "square": 19.5})
     capsys.readouterr()
@@ -229,7 +229,9 @@ def test_a_run_of_another_config_or_that_lacks_an_attack_is_not_done(here, damag
     run(config(seeds=(0,), variants=VARIANTS[:1]))
     path = pathlib.Path("runs/digits/mail-0/results.json")
     results = json.loads(path.read_text())
-    (item,) = sweep.create(config(seeds=(0,), variants=VARIANTS[:1]), ROOT / "configs" / "sweep.py", "runs")
+    (item,) = sweep.create_runs(
+        config(seeds=(0,), variants=VARIANTS[:1]), ROOT / "configs" / "sweep.py", "runs"
+    )
     assert sweep.finished(item)
     damage(results)
     path.write_text(json.dumps(results))
@@ -359,7 +361,7 @@ def test_runs_of_one_seed_share_a_warmup(here):
     fields = {"share_warmup": True, "variants": variants, "seeds": (0,)}
 
     def flags(**settings):
-        made = sweep.create(config(**fields), ROOT / "configs" / "sweep.py", "runs", **settings)
+        made = sweep.create_runs(config(**fields), ROOT / "configs" / "sweep.py", "runs", **settings)
         return [[flag for flag in item.flags if re.search("keep_warmup|warmup_from", flag)] for item in made]
 
     keep, begin = "--config.checkpoint.keep_warmup=True", "--warmup_from=runs/digits/mail-0"
@@ -384,7 +386,7 @@ SHARING = {"share_warmup": True, "variants": (*VARIANTS, {"method": {"name": "ga
 
 
 def sharing(out):
-    """Of each run that a sweep has begun: whether it keeps its warm-up, and whose it begins with."""
+    """For each run that a sweep has begun: its name, whether it keeps its warm-up, and whose warm-up it reuses."""
     commands = [
         command_line.parse(shlex.split(line)[1:]) for line in re.findall(r"^  (python .*)", out, re.M)
     ]

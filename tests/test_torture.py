@@ -1,4 +1,4 @@
-"""The short form of torture.py."""
+"""A short form of helpers/torture.py."""
 
 import os
 import pathlib

@@ -1,15 +1,17 @@
-"""Every method of the paper at a laptop's scale, and what its constants do: the runs behind RESULTS.md.
+"""All methods of the paper at a laptop's scale, and changes of their constants: the runs of RESULTS.md.
 
     python launch.py --config configs/sweeps/mini_c10.py --workdir results/mini_c10
 
-Twelve runs a seed. beta = -0.5 is Algorithm 1 line 10 as it is printed.
+Twelve runs for each seed. beta = -0.5 is Algorithm 1, line 10 as printed.
 """
+
+from ml_collections import ConfigDict
 
 from configs.sweeps import base
 
 
-def get_config():
-    """Twelve runs for each of three seeds."""
+def get_config() -> ConfigDict:
+    """Returns twelve runs for each of three seeds."""
     config = base.get_config()
     config.sweep.configs = ("../mini_c10.py",)
     config.sweep.variants = (

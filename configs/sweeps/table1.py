@@ -2,14 +2,16 @@
 
     python launch.py --config configs/sweeps/table1.py
 
-50 runs of five seeds. Table 5 needs the same runs and GAIRAT and EWAT.
+50 runs with five seeds. Table 5 has the same runs, GAIRAT and EWAT.
 """
+
+from ml_collections import ConfigDict
 
 from configs.sweeps import base
 
 
-def get_config():
-    """The runs of Table 1."""
+def get_config() -> ConfigDict:
+    """Returns the runs of Table 1."""
     config = base.get_config()
     config.sweep.configs = ("../resnet18_c10.py", "../wrn_c10.py")
     config.sweep.variants = base.methods("standard", "wmmr", "mail", "ours_wmmr", "ours_mail")

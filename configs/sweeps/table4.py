@@ -2,14 +2,16 @@
 
     python launch.py --config configs/sweeps/table4.py
 
-10 runs of five seeds. The runs with similarity are those of Table 1.
+10 runs with five seeds. The runs with similarity are those of Table 1.
 """
+
+from ml_collections import ConfigDict
 
 from configs.sweeps import base
 
 
-def get_config():
-    """The runs of Table 4."""
+def get_config() -> ConfigDict:
+    """Returns the runs of Table 4."""
     config = base.get_config()
     config.sweep.configs = ("../wrn_c10.py",)
     config.sweep.variants = tuple(

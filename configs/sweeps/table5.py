@@ -1,15 +1,17 @@
-"""Table 5: the best model of all seven methods on CIFAR-10, with ResNet-18 and WRN-34-10.
+"""Table 5: the best model of all methods on CIFAR-10, with ResNet-18 and WRN-34-10.
 
     python launch.py --config configs/sweeps/table5.py
 
-70 runs of five seeds. Fifty of them are the runs of Table 1: every run evaluates its last and its best model.
+70 runs with five seeds. Fifty of them are those of Table 1, because each run evaluates its last and its best model.
 """
+
+from ml_collections import ConfigDict
 
 from configs.sweeps import base
 
 
-def get_config():
-    """The runs of Table 5."""
+def get_config() -> ConfigDict:
+    """Returns the runs of Table 5."""
     config = base.get_config()
     config.sweep.configs = ("../resnet18_c10.py", "../wrn_c10.py")
     config.sweep.variants = base.methods()

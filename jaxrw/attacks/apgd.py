@@ -1,155 +1,149 @@
-"""AutoPGD in the L-infinity ball: projected gradient ascent that finds its step size itself.
+"""AutoPGD: projected gradient ascent that adapts its step size.
 
 Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-attacks", ICML 2020, Section 3. The numbers below are the paper's.
+attacks", ICML 2020, Section 3. The constants are the paper's.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
-import chex
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrw.attacks.batch import as_function, attack_targets, choose, largest, prepare
+from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, prepare
+from jaxrw.attacks.batch import AttackState, Batch, choose, largest, run_targets, start_fields
 from jaxrw.attacks.losses import logit_ratio, rank_targets, targeted_logit_ratio
 from jaxrw.attacks.pgd import project
+from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct
 from jaxrw.methods.objectives import cross_entropy
 
-LOSSES = {
+# (logits, label, target) -> loss of one example.
+LOSSES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "ce": lambda logits, label, target: cross_entropy(logits, label),
     "dlr": lambda logits, label, target: logit_ratio(logits, label),
     "dlr-targeted": targeted_logit_ratio,
 }
 
-MOMENTUM = 0.75  # share of the new step; the rest is the direction of the last one
+MOMENTUM = 0.75  # share of the new step; the rest is the previous direction
 FIRST_STEP = 2.0  # times eps
-RISING = 0.75  # a step size stays when at least this share of the window's steps rose
-# Shares of the number of steps: the first window, by what each is shorter than the one before, the shortest.
+RISING = 0.75  # a step size is kept if the loss rose in at least this share of the window's steps
+# Shares of the number of steps: the first window, the decrease from each window to the next, the shortest window.
 FIRST_WINDOW, WINDOW_SHRINKS, SHORTEST_WINDOW = 0.22, 0.03, 0.06
 
 
-def apgd(key, logits_fn, images, labels, *, eps, num_steps=100, loss="ce", num_targets=9, index=None):
-    """AutoPGD, the first iterate that fools or else the one of highest loss; pixels in [0, 1].
+def apgd(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    eps: Scalar,
+    num_steps: int = 100,
+    loss: str = "ce",
+    num_targets: int = 9,
+    index: jax.Array | None = None,
+) -> jax.Array:
+    """Runs AutoPGD and returns the first iterate that fools, or else the one of highest loss.
 
-    Each example decides its own step size, best point, restarts and end: its result depends on `key`, its
-    `index`, its image and its label, never on its neighbours. Every iterate counts, the random start included.
+    Each example has its own step size, best iterate, restarts and end. Every iterate counts, the random start
+    included.
 
-    Args:
-      key: PRNG key of the random start.
-      logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, K]; each row depends on its own image alone. Pass
-        the same function object again and nothing is compiled again.
-      images: [B, H, W, C] float in [0, 1].
-      labels: [B] integer in 0..K-1.
-      eps: radius in pixel units of [0, 1].
-      num_steps: gradient steps, for each target where there are targets; at least 1.
-      loss: "ce", the cross-entropy; "dlr", which needs K of at least 3; "dlr-targeted", one run for each of the
-        likeliest wrong classes (K of 2 or 3: `objectives.targeted_logit_ratio` says what is climbed then).
-      num_targets: for "dlr-targeted"; K - 1 where that is less.
-      index: [B] integer that names each example to the random start; None: its place in the batch.
+    Args: see `jaxrw.attacks`; and
+      num_steps: gradient steps for each target; at least 1.
+      loss: "ce", the cross-entropy; "dlr", which needs K of at least 3; or "dlr-targeted", which attacks towards the
+        likeliest wrong classes one after the other (`losses.targeted_logit_ratio` describes K of 2 or 3).
+      num_targets: number of targets for "dlr-targeted", at least 1; K - 1 if that is less.
 
     Returns:
-      [B, H, W, C] adversarial images in [0, 1], at most eps from `images`. With targets, an example that none
-      fools gets its iterate of highest loss towards the likeliest wrong class.
+      [B, H, W, C] adversarial images in [0, 1]. With targets, an example that none fools gets its iterate of highest
+      loss towards the likeliest wrong class.
 
     Raises:
-      ValueError: unknown loss, too few classes for it, num_steps or num_targets below 1.
+      ValueError: unknown loss, too few classes for it, or num_steps or num_targets below 1.
     """
     if loss not in LOSSES:
         raise ValueError(f"loss is {loss!r}; choose one of {', '.join(LOSSES)}")
-    if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}; must be 1 or more")
-    if num_targets < 1:
-        raise ValueError(f"num_targets is {num_targets}; must be 1 or more")
-    images, labels, index = prepare(images, labels, index)
+    check_at_least(1, num_steps=num_steps, num_targets=num_targets)
+    examples = prepare(images, labels, index)
     attack = Apgd(num_steps=num_steps, loss=loss)
     num_targets = num_targets if attack.targeted else 1
-    return _apgd(
-        key, as_function(logits_fn), images, labels, index, eps, attack=attack, num_targets=num_targets
-    )
+    return _apgd(key, as_partial(logits_fn), examples, eps, attack=attack, num_targets=num_targets)
 
 
 @functools.partial(jax.jit, static_argnames=("attack", "num_targets"))
-def _apgd(key, logits_fn, images, labels, index, eps, *, attack, num_targets):
-    """`apgd` after its checks."""
-    targets = jax.vmap(rank_targets, (0, 0, None))(logits_fn(images), labels, num_targets)
-    return attack_targets(key, logits_fn, images, labels, targets, index, attack=attack, eps=eps)[0]
+def _apgd(
+    key: jax.Array, logits_fn: LogitsFn, examples: Examples, eps: Scalar, *, attack: "Apgd", num_targets: int
+) -> jax.Array:
+    logits = logits_fn(examples.images)
+    targets = jax.vmap(rank_targets, (0, 0, None))(logits, examples.labels, num_targets)
+    return run_targets(key, logits_fn, examples, targets, attack=attack, eps=eps)
 
 
-@flax.struct.dataclass
-class ApgdState:
-    """All that an example carries from step to step."""
+class ApgdState(AttackState):
+    """State of AutoPGD; `adversarial` is the iterate that fooled, or else the one of highest loss."""
 
-    adversarial: chex.Array  # [B, H, W, C], iterate that fooled or else of highest loss
-    fooled: chex.Array  # [B] bool
-    running: chex.Array  # [B] bool
-    step: chex.Array  # [B] int32, evaluations so far
-    current: chex.Array  # [B, H, W, C], iterate to be evaluated next
-    previous: chex.Array  # [B, H, W, C], the one before
-    best_direction: chex.Array  # [B, H, W, C], sign of the gradient at the iterate of highest loss
-    best_loss: chex.Array  # [B]
-    last_loss: chex.Array  # [B]
-    step_size: chex.Array  # [B] in pixel units
-    rises: chex.Array  # [B] int32, steps of this window after which the loss was higher
-    halved: chex.Array  # [B] bool, whether the last checkpoint halved the step
-    checkpoint_loss: chex.Array  # [B], highest loss at the last checkpoint
+    previous: jax.Array  # [B, H, W, C], iterate before `current`
+    best_direction: jax.Array  # [B, H, W, C], sign of the gradient at the iterate of highest loss
+    best_loss: jax.Array  # [B]
+    last_loss: jax.Array  # [B]
+    step_size: jax.Array  # [B] in pixel units
+    rises: jax.Array  # [B] int32, steps of this window after which the loss was higher
+    halved: jax.Array  # [B] bool, whether the last checkpoint halved the step size
+    checkpoint_loss: jax.Array  # [B], highest loss at the last checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
 class Apgd:
-    """AutoPGD towards one target, as `jaxrw.attacks.batch` runs it."""
+    """AutoPGD as an `IterativeAttack`."""
 
     num_steps: int = 100
     loss: str = "ce"
 
     @property
-    def targeted(self):
-        """Whether it aims at a target."""
+    def targeted(self) -> bool:
+        """Whether the attack aims at a target."""
         return self.loss == "dlr-targeted"
 
     @property
-    def evaluations(self):
-        """Steps of `step`: each evaluates an iterate, and the start is one."""
+    def evaluations(self) -> int:
+        """Iterates that are evaluated, the start included."""
         return self.num_steps + 1
 
-    def start(self, key, batch, *, eps):
-        """Start eps away, in the L-infinity norm, from every image: x + eps t / max|t|, t uniform in (-1, 1)."""
+    def start(self, key: jax.Array, batch: Batch, *, eps: Scalar) -> ApgdState:
+        """Starts at an L-infinity distance of eps from every image: x + eps t / max|t|, t uniform in (-1, 1)."""
         images = batch.images
         keys = batch.keys(key)
         noise = jax.vmap(lambda k: jax.random.uniform(k, images.shape[1:], jnp.float32, -1, 1))(keys)
         first = project(images + eps * noise / largest(jnp.abs(noise)), images, eps=eps)
         size = images.shape[:1]
-        nothing = jnp.full(size, -jnp.inf, jnp.float32)
+        lowest = jnp.full(size, -jnp.inf, jnp.float32)
         return ApgdState(
-            adversarial=first,
-            fooled=jnp.zeros(size, bool),
-            running=jnp.ones(size, bool),
-            step=jnp.zeros(size, jnp.int32),
-            current=first,
+            **start_fields(first),
             previous=first,
             best_direction=jnp.zeros_like(first),
-            best_loss=nothing,
-            last_loss=nothing,
+            best_loss=lowest,
+            last_loss=lowest,
             step_size=jnp.full(size, FIRST_STEP * eps, jnp.float32),
             rises=jnp.zeros(size, jnp.int32),
             halved=jnp.ones(size, bool),  # so that the first checkpoint judges by the rises alone
-            checkpoint_loss=nothing,
+            checkpoint_loss=lowest,
         )
 
-    def step(self, key, logits_fn, batch, state, *, eps):
-        """Evaluate the iterate, judge the step size at a checkpoint, and move on."""
-        del key
+    def step(
+        self, key: jax.Array, logits_fn: LogitsFn, batch: Batch, state: ApgdState, *, eps: Scalar
+    ) -> ApgdState:
+        """Evaluates the iterate, adapts the step size at a checkpoint, and moves."""
 
-        def objective(images):
+        def objective(images: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             logits = logits_fn(images)
             losses = jax.vmap(LOSSES[self.loss])(logits, batch.labels, batch.targets)
             return losses.sum(), (losses, logits)
 
         gradient, (losses, logits) = jax.grad(objective, has_aux=True)(state.current)
-        direction = jnp.nan_to_num(jnp.sign(gradient))  # no move along a gradient that is NaN
+        direction = jnp.nan_to_num(jnp.sign(gradient))  # A gradient that is NaN moves nothing.
         fooled = ~jax.vmap(is_correct)(logits, batch.labels)
         better = losses > state.best_loss
         state = state.replace(
@@ -160,16 +154,19 @@ class Apgd:
             rises=state.rises + ((state.step > 0) & (losses > state.last_loss)),
             last_loss=losses,
         )
-        state, halve = self._judge(state)
+        state, halve = self._adapt_step_size(state)
         return self._move(batch, state, halve, direction, eps=eps)
 
-    def _judge(self, state):
-        """At a checkpoint: halve the step of who rose too seldom, or stood still since the last one."""
+    def _adapt_step_size(self, state: ApgdState) -> tuple[ApgdState, jax.Array]:
+        """At a checkpoint, halves the step size if the loss rose too rarely or its maximum not at all.
+
+        Returns the state and [B] bool, whether the step size was halved.
+        """
         window = jnp.asarray(_windows(self.num_steps))[state.step]
-        seldom = state.rises < RISING * window
-        still = ~state.halved & (state.best_loss <= state.checkpoint_loss)
+        rarely = state.rises < RISING * window
+        stalled = ~state.halved & (state.best_loss <= state.checkpoint_loss)
         checkpoint = window > 0
-        halve = checkpoint & (seldom | still)
+        halve = checkpoint & (rarely | stalled)
         state = state.replace(
             step_size=jnp.where(halve, state.step_size / 2, state.step_size),
             rises=jnp.where(checkpoint, 0, state.rises),
@@ -178,8 +175,10 @@ class Apgd:
         )
         return state, halve
 
-    def _move(self, batch, state, restart, direction, *, eps):
-        """One step with momentum, from the best iterate where `restart` is set."""
+    def _move(
+        self, batch: Batch, state: ApgdState, restart: jax.Array, direction: jax.Array, *, eps: Scalar
+    ) -> ApgdState:
+        """Takes one step with momentum, from the best iterate where `restart` [B] bool holds."""
         images = batch.images
         origin = choose(restart, state.adversarial, state.current)
         direction = choose(restart, state.best_direction, direction)
@@ -191,12 +190,12 @@ class Apgd:
             running=~state.fooled & (state.step < self.num_steps),
             step=state.step + 1,
             current=project(moved, images, eps=eps),
-            previous=origin,  # a restart forgets the iterate it leaves
+            previous=origin,  # A restart forgets the iterate it leaves.
         )
 
 
-def _windows(num_steps):
-    """[num_steps + 1] int: the length of the window that ends with the evaluation of that number, or 0.
+def _windows(num_steps: int) -> np.ndarray:
+    """Returns the length of the window that ends at each evaluation, or 0; [num_steps + 1] int32.
 
     >>> np.flatnonzero(_windows(100)).tolist()
     [22, 41, 57, 70, 80, 87, 93, 99]

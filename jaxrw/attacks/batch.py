@@ -1,112 +1,174 @@
-"""What APGD, FAB and Square share: examples that each count their own steps and stop on their own.
+"""The common part of APGD, FAB and Square: examples that count their own steps and stop on their own.
 
-An attack is a frozen dataclass of settings with two methods:
-
-    start(key, batch, *, eps) -> state              of all examples, before anything is evaluated
-    step(key, logits_fn, batch, state, *, eps)      -> state after each example's next step
-
-A state is a dataclass of arrays with the examples first, among them `adversarial`, `fooled` and `running`. No
-example ever looks at another, so that neither the batch's size, nor its other examples, nor the moment at which
-it entered the batch change what happens to it.
+No example depends on another. So neither the size of the batch, nor its other examples, nor the moment at which an
+example enters the batch changes the example's result.
 """
 
 import functools
+from typing import Protocol, TypeVar
 
-import chex
 import flax
 import jax
 import jax.numpy as jnp
 
+from jaxrw.attacks.arguments import Examples
+from jaxrw.attacks.types import LogitsFn, Scalar
 
-@flax.struct.dataclass
-class Batch:
-    """Examples under attack, of one target each; a pytree."""
 
-    images: chex.Array  # [B, H, W, C] float32 in [0, 1]
-    labels: chex.Array  # [B] int32 in 0..K-1
-    targets: chex.Array  # [B] int32 in 0..K-1; untargeted attacks do not look at it
-    rank: chex.Array  # [B] int32, the target's place in the ranking; part of the random key
-    index: chex.Array  # [B] int32, the example's name to the random key
+class Batch(flax.struct.PyTreeNode):
+    """Examples under attack, each with one target."""
 
-    def keys(self, key):
-        """[B] keys, each of `key`, the example's index and its target's rank alone."""
+    images: jax.Array  # [B, H, W, C] float32 in [0, 1]
+    labels: jax.Array  # [B] int32 in 0..K-1
+    targets: jax.Array  # [B] int32 in 0..K-1; untargeted attacks ignore it
+    rank: jax.Array  # [B] int32, the target's place in the ranking; part of the random key
+    index: jax.Array  # [B] int32, identifies the example in the random key
+
+    def keys(self, key: jax.Array) -> jax.Array:
+        """Returns [B] keys, each derived from `key`, the example's index and its target's rank alone."""
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, self.index)
         return jax.vmap(jax.random.fold_in)(keys, self.rank)
 
 
-def as_function(logits_fn):
-    """`logits_fn` as a pytree, so that compiled programs can take it as an argument.
+class AttackState(flax.struct.PyTreeNode):
+    """Arrays that every attack carries from step to step; an attack's subclass adds its own.
 
-    A plain function is static and compared by identity: pass the same object again and nothing is compiled
-    again. The arrays of a `jax.tree_util.Partial` are arguments of the program: nothing is compiled again for
-    other parameters either.
+    AutoAttack's state file holds the arrays in this order.
     """
-    return logits_fn if isinstance(logits_fn, jax.tree_util.Partial) else jax.tree_util.Partial(logits_fn)
+
+    adversarial: jax.Array  # [B, H, W, C], image that fooled, or else the best one so far
+    fooled: jax.Array  # [B] bool
+    running: jax.Array  # [B] bool
+    step: jax.Array  # [B] int32, steps taken
+    current: jax.Array  # [B, H, W, C], image that the next step begins with
+
+
+def start_fields(images: jax.Array) -> dict[str, jax.Array]:
+    """Returns the fields of `AttackState` before the first step, for an attack that starts from `images`."""
+    size = images.shape[:1]
+    return {
+        "adversarial": images,
+        "fooled": jnp.zeros(size, bool),
+        "running": jnp.ones(size, bool),
+        "step": jnp.zeros(size, jnp.int32),
+        "current": images,
+    }
+
+
+State = TypeVar("State", bound=AttackState)
+
+
+class IterativeAttack(Protocol[State]):
+    """An attack on examples with one target each: a frozen dataclass of its settings."""
+
+    @property
+    def targeted(self) -> bool:
+        """Whether the attack aims at a target."""
+        ...
+
+    @property
+    def evaluations(self) -> int:
+        """Steps after which every example has stopped."""
+        ...
+
+    def start(self, key: jax.Array, batch: Batch, *, eps: Scalar) -> State:
+        """Returns the state before the first step, with all examples running and the model not evaluated."""
+        ...
+
+    def step(self, key: jax.Array, logits_fn: LogitsFn, batch: Batch, state: State, *, eps: Scalar) -> State:
+        """Returns the state after one more step of every example."""
+        ...
 
 
 @functools.partial(jax.jit, static_argnames="attack")
-def begin(key, batch, occupied, *, attack, eps):
-    """State before the first step; examples that are not `occupied` [B] bool never run."""
+def begin(
+    key: jax.Array, batch: Batch, active: jax.Array, *, attack: IterativeAttack[State], eps: Scalar
+) -> State:
+    """Returns the state before the first step, in which only the `active` [B] bool examples run."""
     state = attack.start(key, batch, eps=eps)
-    return state.replace(running=state.running & occupied)
+    return state.replace(running=state.running & active)
 
 
 @jax.jit
-def choose_states(fresh, begun, state):
-    """State in which the examples marked `fresh` [B] bool are those of `begun` and the others go on."""
-    return jax.tree.map(lambda new, old: choose(fresh, new, old), begun, state)
+def choose_states(condition: jax.Array, new: State, old: State) -> State:
+    """Returns the state with the examples of `new` where `condition` [B] bool holds, and of `old` elsewhere."""
+    return jax.tree.map(functools.partial(choose, condition), new, old)
 
 
 @functools.partial(jax.jit, static_argnames=("attack", "num_steps"))
-def advance(key, logits_fn, batch, state, *, attack, eps, num_steps):
-    """State after `num_steps` more steps of every example that still runs, fewer where none does."""
+def advance(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    batch: Batch,
+    state: State,
+    *,
+    attack: IterativeAttack[State],
+    eps: Scalar,
+    num_steps: int,
+) -> State:
+    """Takes `num_steps` more steps with every running example, or fewer once none runs."""
 
-    def unfinished(carry):
+    def unfinished(carry: tuple[int, State]) -> jax.Array:
         done, state = carry
         return (done < num_steps) & state.running.any()
 
-    def body(carry):
+    def body(carry: tuple[int, State]) -> tuple[int, State]:
         done, state = carry
         moved = attack.step(key, logits_fn, batch, state, eps=eps)
-        return done + 1, jax.tree.map(lambda new, old: choose(state.running, new, old), moved, state)
+        return done + 1, jax.tree.map(functools.partial(choose, state.running), moved, state)
 
     return jax.lax.while_loop(unfinished, body, (0, state))[1]
 
 
-def attack_targets(key, logits_fn, images, labels, targets, index, *, attack, eps):
-    """Attack one target after the other: [B, T] targets -> adversarial [B, H, W, C], fooled [B].
+def run(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    batch: Batch,
+    active: jax.Array,
+    *,
+    attack: IterativeAttack[State],
+    eps: Scalar,
+) -> State:
+    """Runs an attack on the `active` [B] bool examples from its start to its end."""
+    state = begin(key, batch, active, attack=attack, eps=eps)
+    return advance(key, logits_fn, batch, state, attack=attack, eps=eps, num_steps=attack.evaluations)
 
-    An example is dropped once it is fooled; where none fools it, what the first target led to is returned.
+
+def run_targets(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    examples: Examples,
+    targets: jax.Array,
+    *,
+    attack: IterativeAttack[State],
+    eps: Scalar,
+) -> jax.Array:
+    """Runs an attack towards one of the targets [B, T] after the other; returns adversarial images [B, H, W, C].
+
+    A fooled example is not attacked again. An example that no target fools gets its image for the first target.
     """
+    images, labels, index = examples.images, examples.labels, examples.index
 
-    def attack_next(carry, ranked):
+    def attack_next(
+        carry: tuple[jax.Array, jax.Array], ranked: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
         adversarial, fooled = carry
         rank, target = ranked
         batch = Batch(images, labels, target, jnp.full_like(index, rank), index)
-        state = begin(key, batch, ~fooled, attack=attack, eps=eps)
-        state = advance(key, logits_fn, batch, state, attack=attack, eps=eps, num_steps=attack.evaluations)
+        state = run(key, logits_fn, batch, ~fooled, attack=attack, eps=eps)
         adversarial = choose(~fooled & (state.fooled | (rank == 0)), state.adversarial, adversarial)
         return (adversarial, fooled | state.fooled), None
 
     ranks = jnp.arange(targets.shape[1], dtype=jnp.int32)
     first = images, jnp.zeros(labels.shape, bool)
-    return jax.lax.scan(attack_next, first, (ranks, targets.T))[0]
+    return jax.lax.scan(attack_next, first, (ranks, targets.T))[0][0]
 
 
-def choose(condition, new, old):
-    """`jnp.where` with a condition [B] for arrays [B, ...]."""
+def choose(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Applies `jnp.where` with a condition [B] to arrays [B, ...]."""
     return jnp.where(condition.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
-def largest(values):
-    """Largest entry of each example: [B, ...] -> [B, 1, ..., 1]."""
+def largest(values: jax.Array) -> jax.Array:
+    """Returns the largest entry of each example: [B, ...] -> [B, 1, ..., 1]."""
     return values.max(range(1, values.ndim), keepdims=True)
-
-
-def prepare(images, labels, index):
-    """Arrays of one call in the types of `Batch`; index None: the place in the batch."""
-    chex.assert_rank([images, labels], [4, 1])
-    chex.assert_equal_shape_prefix([images, labels], 1)
-    index = jnp.arange(len(labels)) if index is None else index
-    chex.assert_equal_shape([labels, index])
-    return images.astype(jnp.float32), labels.astype(jnp.int32), index.astype(jnp.int32)

@@ -1,113 +1,149 @@
-"""FGSM and PGD in the L-infinity ball."""
+"""FGSM and PGD."""
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 
-from jaxrw.attacks.batch import as_function
-from jaxrw.attacks.losses import LOSSES
+from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, check_shapes
+from jaxrw.attacks.losses import cw
+from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct
+from jaxrw.methods.objectives import cross_entropy
 
+LOSSES = {"ce": cross_entropy, "cw": cw}
 STARTS = ("uniform", "normal", "none")
 
-# MAIL's, TRADES' and GAIRAT's public code starts from 0.001 * normal noise.
+# The public code of MAIL, TRADES and GAIRAT starts from 0.001 * normal noise.
 NORMAL_START_SCALE = 0.001
 
 
-def fgsm(logits_fn, images, labels, *, eps):
-    """One step of size eps along the sign of the cross-entropy's gradient; pixels in [0, 1].
+def fgsm(logits_fn: LogitsFn, images: jax.Array, labels: jax.Array, *, eps: Scalar) -> jax.Array:
+    """Takes one step of size eps along the sign of the cross-entropy's gradient (Goodfellow et al. 2015).
 
-    Args:
-      logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, K]; each row depends on its own image alone.
-      images: [B, H, W, C] float in [0, 1].
-      labels: [B] integer in 0..K-1.
-      eps: radius in pixel units of [0, 1]: 8 / 255, not 8.
+    Args: see `jaxrw.attacks`.
 
     Returns:
-      [B, H, W, C] adversarial images in [0, 1], at most eps from `images` (Goodfellow et al. 2015).
+      [B, H, W, C] adversarial images in [0, 1].
     """
-    attack = {"eps": eps, "step_size": eps, "num_steps": 1, "loss": "ce", "start": "none"}
-    return pgd(jax.random.key(0), logits_fn, images, labels, **attack)
+    key = jax.random.key(0)  # Not used without a random start.
+    return pgd(key, logits_fn, images, labels, eps=eps, step_size=eps, num_steps=1, start="none")
 
 
-def pgd(key, logits_fn, images, labels, *, eps, step_size, num_steps, loss="ce", start="uniform", index=None):
-    """Projected gradient ascent, its last iterate; pixels in [0, 1] (Madry et al. 2018, Eq. 3).
+def pgd(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    eps: Scalar,
+    step_size: Scalar,
+    num_steps: int,
+    loss: str = "ce",
+    start: str = "uniform",
+    index: jax.Array | None = None,
+) -> jax.Array:
+    """Runs projected gradient ascent and returns its last iterate (Madry et al. 2018, Eq. 3).
 
-    Each example's result depends on `key`, its `index`, its image and its label, never on its neighbours.
-
-    Args:
-      key: PRNG key of the random start.
-      logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, K]; each row depends on its own image alone. Pass
-        the same function object again, or a `jax.tree_util.Partial` of the same function with other arrays,
-        and nothing is compiled again.
-      images: [B, H, W, C] float in [0, 1].
-      labels: [B] integer in 0..K-1.
-      eps: radius in pixel units of [0, 1].
+    Args: see `jaxrw.attacks`; and
       step_size: in pixel units of [0, 1].
-      num_steps: gradient steps; 0 returns `images` themselves, without a start.
-      loss: "ce", the cross-entropy, or "cw", the margin of the logits.
-      start: "uniform" in the ball, "normal" (0.001 times standard normal) or "none"; clipped to [0, 1].
-      index: [B] integer that names each example to the random start; None: its place in the batch.
+      num_steps: gradient steps; 0 returns `images` without a random start.
+      loss: "ce", the cross-entropy, or "cw", the negative logit margin.
+      start: "uniform" in the ball, "normal" (0.001 times standard normal) or "none"; clipped to the ball and [0, 1].
 
     Returns:
-      [B, H, W, C] adversarial images in [0, 1], at most eps from `images`.
+      [B, H, W, C] adversarial images in [0, 1].
 
     Raises:
-      ValueError: unknown loss or start, negative num_steps.
+      ValueError: unknown loss or start, or negative num_steps.
     """
-    settings = {"eps": eps, "step_size": step_size, "num_steps": num_steps, "loss": loss, "start": start}
-    return pgd_and_kappa(key, logits_fn, images, labels, index=index, **settings)[0]
+    return pgd_and_kappa(
+        key,
+        logits_fn,
+        images,
+        labels,
+        eps=eps,
+        step_size=step_size,
+        num_steps=num_steps,
+        loss=loss,
+        start=start,
+        index=index,
+    )[0]
 
 
 def pgd_and_kappa(
-    key, logits_fn, images, labels, *, eps, step_size, num_steps, loss="ce", start="uniform", index=None
-):
-    """`pgd`, and GAIRAT's kappa in 0..num_steps counted in the same loop (Zhang et al. 2021).
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    eps: Scalar,
+    step_size: Scalar,
+    num_steps: int,
+    loss: str = "ce",
+    start: str = "uniform",
+    index: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Runs `pgd` and also counts GAIRAT's kappa (Zhang et al. 2021).
 
-    kappa is the number of iterates, each looked at before its update and the start included, that are still
-    classified correctly. It costs nothing: the loop has these logits anyway.
+    kappa is the number of iterates, the start included and the last one not, that are still classified correctly. It
+    needs no extra evaluations of the model.
 
-    Args: as `pgd`.
+    Args: as for `pgd`.
 
     Returns:
-      [B, H, W, C] adversarial images and [B] int32 kappa.
+      [B, H, W, C] adversarial images, and kappa, [B] int32 in 0..num_steps.
     """
-    _check(images, labels, num_steps=num_steps, loss=loss, start=start)
+    check_shapes(images, labels)
+    if loss not in LOSSES:
+        raise ValueError(f"loss is {loss!r}; choose one of {', '.join(LOSSES)}")
+    if start not in STARTS:
+        raise ValueError(f"start is {start!r}; choose one of {', '.join(STARTS)}")
+    check_at_least(0, num_steps=num_steps)
     index = jnp.arange(len(labels)) if index is None else index
-    problem = key, as_function(logits_fn), images, labels, index, eps, step_size
-    return _ascend(*problem, num_steps=num_steps, loss=loss, start=start)
+    examples = Examples(images, labels, index)
+    return _ascend(
+        key, as_partial(logits_fn), examples, eps, step_size, num_steps=num_steps, loss=loss, start=start
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "loss", "start"))
-def _ascend(key, logits_fn, images, labels, index, eps, step_size, *, num_steps, loss, start):
-    """`pgd_and_kappa` after its checks."""
+def _ascend(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    examples: Examples,
+    eps: Scalar,
+    step_size: Scalar,
+    *,
+    num_steps: int,
+    loss: str,
+    start: str,
+) -> tuple[jax.Array, jax.Array]:
+    images, labels = examples.images, examples.labels
     kappa = jnp.zeros(labels.shape, jnp.int32)
     if num_steps == 0:
         return images, kappa
 
-    def objective(adversarial):
+    def objective(adversarial: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = logits_fn(adversarial)
         return jax.vmap(LOSSES[loss])(logits, labels).sum(), logits
 
-    def step(_, carry):
+    def step(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         adversarial, kappa = carry
         gradient, logits = jax.grad(objective, has_aux=True)(adversarial)
         moved = project(adversarial + step_size * jnp.sign(gradient), images, eps=eps)
         return moved, kappa + jax.vmap(is_correct)(logits, labels)
 
-    first = _start(key, images, index, eps=eps, start=start)
+    first = _start(key, images, examples.index, eps=eps, start=start)
     return jax.lax.fori_loop(0, num_steps, step, (first, kappa))
 
 
-def project(adversarial, images, *, eps):
-    """Bring adversarial images back into the eps-box around `images` and into [0, 1]; same shapes."""
+def project(adversarial: jax.Array, images: jax.Array, *, eps: Scalar) -> jax.Array:
+    """Projects onto the L-infinity ball of radius eps around `images` and onto [0, 1]; all of the same shape."""
     return jnp.clip(jnp.clip(adversarial, images - eps, images + eps), 0, 1)
 
 
-def _start(key, images, index, *, eps, start):
-    """First iterates; every example draws from a key of its own."""
+def _start(key: jax.Array, images: jax.Array, index: jax.Array, *, eps: Scalar, start: str) -> jax.Array:
     if start == "none":
         return images
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
@@ -117,15 +153,3 @@ def _start(key, images, index, *, eps, start):
     else:
         noise = NORMAL_START_SCALE * jax.vmap(lambda k: jax.random.normal(k, shape, dtype))(keys)
     return project(images + noise, images, eps=eps)
-
-
-def _check(images, labels, *, num_steps, loss, start):
-    """Shapes and choices, before anything is traced."""
-    chex.assert_rank([images, labels], [4, 1])
-    chex.assert_equal_shape_prefix([images, labels], 1)
-    if loss not in LOSSES:
-        raise ValueError(f"loss is {loss!r}; choose one of {', '.join(LOSSES)}")
-    if start not in STARTS:
-        raise ValueError(f"start is {start!r}; choose one of {', '.join(STARTS)}")
-    if num_steps < 0:
-        raise ValueError(f"num_steps is {num_steps}; must be 0 or more")

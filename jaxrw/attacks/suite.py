@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -39,15 +40,17 @@ def _fgsm(eps: float, step_size: float) -> Attack:
 
 
 def _pgd(eps: float, step_size: float, *, num_steps: int, loss: str = "ce") -> Attack:
-    attack = functools.partial(
-        pgd, eps=eps, step_size=step_size, num_steps=num_steps, loss=loss, start="uniform"
-    )
-    return lambda key, logits_fn, images, labels, index: attack(key, logits_fn, images, labels, index=index)
+    return _as_attack(pgd, eps=eps, step_size=step_size, num_steps=num_steps, loss=loss, start="uniform")
 
 
 def _apgd_ce(eps: float, step_size: float) -> Attack:
-    attack = functools.partial(apgd, eps=eps, num_steps=100, loss="ce")
-    return lambda key, logits_fn, images, labels, index: attack(key, logits_fn, images, labels, index=index)
+    return _as_attack(apgd, eps=eps, num_steps=100, loss="ce")
+
+
+def _as_attack(function: Callable[..., jax.Array], **settings: Any) -> Attack:
+    return lambda key, logits_fn, images, labels, index: function(
+        key, logits_fn, images, labels, index=index, **settings
+    )
 
 
 # In the paper's order.

@@ -1,8 +1,10 @@
-"""What is passed around: models as functions of images, and attacks on them."""
+"""Interfaces of models and attacks."""
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import jax
+
+Scalar: TypeAlias = float | jax.Array
 
 
 class LogitsFn(Protocol):

@@ -1,7 +1,12 @@
 """All figures of a run, drawn from what it has kept: data.npz, data.json, metrics.jsonl."""
 
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from jaxrw import runs
-from jaxrw.figures import margins, measurement, robustness, style, training, weighting
+from jaxrw.figures import learning_curves, margins, measurement, robustness, style, weighting
+from jaxrw.system.errors import UserError
 
 # Names of the files without their endings, in the order a page shows them, with what they show.
 FIGURES = {
@@ -16,8 +21,14 @@ FIGURES = {
 }
 
 
-def draw(directory, *, config, lines, results):
-    """Write every figure as PNG and SVG into `directory`, which holds what `measure` has kept.
+def draw(
+    directory: pathlib.Path,
+    *,
+    config: Mapping[str, Any],
+    lines: Sequence[Mapping[str, Any]],
+    results: Mapping[str, Any],
+) -> None:
+    """Writes every figure as PNG and SVG into `directory`, which holds what `measure` saved.
 
     Args:
       directory: path.
@@ -31,8 +42,8 @@ def draw(directory, *, config, lines, results):
     autoattack = results["checkpoints"][facts["name"]]["accuracy"]["aa"]
     with style.style():
         figures = {
-            "learning_curves": training.draw_curves(lines, config, best and best["epoch"]),
-            "weights": training.draw_weights(lines, config),
+            "learning_curves": learning_curves.draw_curves(lines, config, best and best["epoch"]),
+            "weights": learning_curves.draw_weights(lines, config),
             "robustness": robustness.draw_curve(facts, autoattack),
             "examples": robustness.draw_examples(facts, arrays),
             "figure2_margins": margins.draw_margins(facts, arrays),
@@ -45,17 +56,24 @@ def draw(directory, *, config, lines, results):
             else None,
         }
         for name in FIGURES:
-            if figures[name] is not None:
-                style.save(figures[name], directory / name)
+            figure = figures[name]
+            if figure is not None:
+                style.save(figure, directory / name)
 
 
-def of_run(workdir):
-    """PNG files of a run by name, in the order of `FIGURES`; those that are there."""
+def of_run(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Returns the existing PNG files of a run by name, in the order of `FIGURES`."""
     paths = {name: workdir / "figures" / f"{name}.png" for name in FIGURES}
     return {name: path for name, path in paths.items() if path.is_file()}
 
 
-def draw_again(workdir):
-    """Draw the figures of a run anew from its files, without its model."""
+def draw_again(workdir: pathlib.Path) -> None:
+    """Draws the figures of a run again from its files, without its model.
+
+    Raises:
+      UserError: the run has no usable results.json.
+    """
     results = runs.read_results(workdir)
+    if results is None:
+        raise UserError(f"{workdir} has no usable results.json; evaluate the run first, with --mode evaluate")
     draw(workdir / "figures", config=results["config"], lines=runs.read_metrics(workdir), results=results)

@@ -1,56 +1,64 @@
 """Figures 2, 3 and 4 of the paper for one model."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxrw.figures import style
-from jaxrw.figures.measurement import rate_and_similarity
+from jaxrw.figures.measurement import Arrays, Facts, rate_and_similarity
 from jaxrw.methods import margins
 
 _KINDS = {"clean": "clean images", "adversarial": "under PGD-20"}
 
 
-def draw_margins(facts, arrays):
-    """Figure 2: true class probability against margin, correct and incorrect examples in two colours."""
+def draw_margins(facts: Facts, arrays: Arrays) -> Figure:
+    """Draws Figure 2: true class probability against margin, correct and incorrect examples in two colors."""
 
-    def points(logits, labels):
+    def points(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rates, _ = rate_and_similarity(logits, labels)
-        return 1 - rates, np.asarray(jax.vmap(margins.probability_margin)(logits, labels))
+        return 1 - rates, np.asarray(
+            jax.vmap(margins.probability_margin)(jnp.asarray(logits), jnp.asarray(labels))
+        )
 
     figure, axes = style.create(3.2, columns=2, sharex=True, sharey=True)
     for axis, kind in zip(axes, _KINDS, strict=True):
-        _scatter(axis, *points(arrays[kind], arrays["labels"]), arrays[kind], arrays["labels"])
+        _scatter(axis, points(arrays[kind], arrays["labels"]), arrays[kind], arrays["labels"])
         axis.axhline(0, color=style.GREY, linewidth=0.8)
         axis.set(
             xlabel="true class probability $p_y$", title=_KINDS[kind], xlim=(-0.02, 1.02), ylim=(-1.05, 1.05)
         )
     axes[0].set_ylabel("margin $m = p_y - \\max_{j \\neq y}\\, p_j$")
-    _legend(axes[1], "lower right")
+    axes[1].legend(loc="lower right", markerscale=1.5)
     figure.suptitle(f"Margin against true class probability ({_whose(facts)})", fontsize=10.5)
     return figure
 
 
-def draw_similarity(facts, arrays):
-    """Figure 4: similarity against incorrect rate, with Pearson's r (Eq. 23)."""
+def draw_similarity(facts: Facts, arrays: Arrays) -> Figure:
+    """Draws Figure 4: similarity against incorrect rate, with Pearson's r (Eq. 23)."""
     figure, axes = style.create(3.2, columns=2, sharex=True, sharey=True)
     for axis, kind in zip(axes, _KINDS, strict=True):
         points = rate_and_similarity(arrays[kind], arrays["labels"])
-        _scatter(axis, *points, arrays[kind], arrays["labels"])
+        _scatter(axis, points, arrays[kind], arrays["labels"])
         r = facts["r"][kind]
         words = "not defined" if r is None else f"{r:.3f}"
         axis.set(xlabel="incorrect rate $1 - p_y$", title=f"{_KINDS[kind]}: r = {words}")
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
     axes[0].set_ylabel("cosine similarity $c$")
-    _legend(axes[1], "lower right")
+    axes[1].legend(loc="lower right", markerscale=1.5)
     figure.suptitle(f"Similarity against incorrect rate ({_whose(facts)})", fontsize=10.5)
     return figure
 
 
-def draw_distributions(facts, arrays):
-    """Figure 3: predicted distributions of the correct examples with the lowest and the highest confidence.
+def draw_distributions(facts: Facts, arrays: Arrays) -> Figure:
+    """Draws Figure 3: predicted distributions of the correct examples with the lowest and the highest confidence.
 
-    Of incorrect ones where none is correct, and of one twice where there is one.
+    If no example is correct, it shows incorrect ones; if there is only one, it shows it twice.
     """
     logits, labels = arrays["clean"], arrays["labels"]
     rates, similarities = rate_and_similarity(logits, labels)
@@ -76,8 +84,8 @@ def draw_distributions(facts, arrays):
     return figure
 
 
-def _name_classes(axis, names):
-    """Names below the bars where they fit."""
+def _name_classes(axis: Axes, names: Sequence[str]) -> None:
+    """Writes the class names below the bars if they fit."""
     if len(names) > 12:
         axis.set_xlabel("class")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -89,10 +97,13 @@ def _name_classes(axis, names):
     axis.set_xlabel("" if slanted else "class")
 
 
-def _scatter(axis, x, y, logits, labels):
-    """Correct examples as circles, incorrect ones as crosses; in an SVG too they are pixels, for its size."""
+def _scatter(
+    axis: Axes, points: tuple[np.ndarray, np.ndarray], logits: np.ndarray, labels: np.ndarray
+) -> None:
+    """Draws correct examples as circles, incorrect ones as crosses; as pixels even in an SVG, to keep it small."""
+    x, y = points
     correct = logits.argmax(1) == labels
-    common = {"rasterized": True, "s": 12, "linewidths": 0.8}
+    common: dict[str, Any] = {"rasterized": True, "s": 12, "linewidths": 0.8}
     axis.scatter(
         x[correct],
         y[correct],
@@ -105,11 +116,5 @@ def _scatter(axis, x, y, logits, labels):
     axis.scatter(x[~correct], y[~correct], marker="x", color=style.ORANGE, label="incorrect", **common)
 
 
-def _legend(axis, where):
-    """The legend, its marks not as faint as the points."""
-    axis.legend(loc=where, markerscale=1.5)
-
-
-def _whose(facts):
-    """Which model and how many images."""
+def _whose(facts: Facts) -> str:
     return f"{facts['name']} model, epoch {facts['epoch'] + 1}, {facts['num_examples']:,} test images"

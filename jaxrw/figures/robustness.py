@@ -1,12 +1,17 @@
-"""What the attack does to images, and what is left of the accuracy as its radius grows."""
+"""Examples with their perturbations, and robust accuracy against eps."""
+
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from jaxrw.figures import style
+from jaxrw.figures.measurement import Arrays, Facts
 
 
-def draw_examples(facts, arrays):
-    """Clean images, their adversarial images, and the perturbation magnified, each with its prediction."""
+def draw_examples(facts: Facts, arrays: Arrays) -> Figure:
+    """Draws clean images, their adversarial images, and the perturbation magnified, each with its prediction."""
     clean, adversarial = arrays["images"] / np.float32(255), arrays["adversarial_images"]
     eps, chosen = facts["settings"]["eps"] or 1 / 255, arrays["chosen"]
     # From -eps..eps to 0..1: grey is no change.
@@ -17,7 +22,7 @@ def draw_examples(facts, arrays):
         for row, images in enumerate((clean, adversarial, np.clip(perturbations, 0, 1))):
             _show(axes[row, column], images[column])
         for row, name in enumerate(predictions):
-            _tell(axes[row, column], predictions[name][column], label, facts["class_names"])
+            _set_title(axes[row, column], predictions[name][column], label, facts["class_names"])
     rows = ("clean", f"PGD-{facts['num_steps']}", f"change\nx {1 / (2 * eps):.3g}")
     for axis, name in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(name)
@@ -25,11 +30,11 @@ def draw_examples(facts, arrays):
     return figure
 
 
-def draw_curve(facts, autoattack):
-    """Robust accuracy under PGD-20 against eps with 95 % intervals; None without a curve.
+def draw_curve(facts: Facts, autoattack: float | None) -> Figure | None:
+    """Draws robust accuracy under PGD-20 against eps with 95 % intervals; returns None if there is no curve.
 
     Args:
-      facts: what `measure` has kept.
+      facts: as `measure` saved them.
       autoattack: accuracy in percent under AutoAttack at the evaluation's eps; None: not run.
     """
     if not facts["curve"]:
@@ -56,15 +61,15 @@ def draw_curve(facts, autoattack):
     return figure
 
 
-def wilson(share, size, z=1.96):
-    """Bounds of Wilson's interval for a share in [0, 1] of `size` draws; arrays of the shape of `share`."""
+def wilson(share: np.ndarray, size: int, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
+    """Computes the bounds of Wilson's interval, in [0, 1], for a share of `size` draws; both shaped as `share`."""
     middle = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
     return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
 
 
-def _show(axis, image):
-    """One image without axes, grey ones in grey."""
+def _show(axis: Axes, image: np.ndarray) -> None:
+    """Shows one image without axes."""
     axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axis.set(xticks=(), yticks=())
     axis.grid(visible=False)
@@ -72,8 +77,8 @@ def _show(axis, image):
         side.set_visible(False)
 
 
-def _tell(axis, prediction, label, names):
-    """The predicted class above an image, orange and with the true one where it is wrong."""
+def _set_title(axis: Axes, prediction: int, label: int, names: Sequence[str]) -> None:
+    """Writes the predicted class above an image; if it is wrong, in orange and with the true one."""
     wrong = prediction != label
     words = f"{names[prediction]}\nnot {names[label]}" if wrong else names[prediction]
     axis.set_title(words, fontsize=7.5, color=style.ORANGE if wrong else "black", pad=3)

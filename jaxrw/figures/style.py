@@ -1,8 +1,12 @@
-"""One look for all figures: Okabe and Ito's colours, which the colour-blind can tell apart, legible in print."""
+"""One style for all figures, legible in print, with the colors of Okabe and Ito for color-blind readers."""
 
 import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#5A5A5A"
@@ -15,7 +19,7 @@ COLORMAP = "cividis"
 # Width of a page's text in inches.
 WIDTH = 7.0
 
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.spines.top": False,
@@ -32,30 +36,30 @@ _STYLE = {
 
 
 @contextlib.contextmanager
-def style():
-    """Within it, figures are drawn in this style; matplotlib's own settings come back after it."""
-    with mpl.rc_context(_STYLE):
+def style() -> Iterator[None]:
+    """Applies this style within a `with` block, and restores matplotlib's settings after it."""
+    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # matplotlib lists every key by name
         yield
 
 
-def create(height, *, rows=1, columns=1, **settings):
-    """Figure of the page's width without a window, and its axes."""
+def create(height: float, *, rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
+    """Returns a figure of the page's width, `height` inches high, and its axes: one, or an array of them."""
     figure = Figure(figsize=(WIDTH, height))
     return figure, figure.subplots(rows, columns, **settings)
 
 
-def save(figure, path):
-    """Write PATH.png and PATH.svg."""
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Writes PATH.png and PATH.svg."""
     figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
     figure.savefig(path.with_suffix(".svg"), dpi=200, metadata={"Date": None})
 
 
-def eps_words(eps):
-    """A radius as the field writes it: 8/255, or 0.1 where it is no whole number of 255ths."""
+def eps_words(eps: float) -> str:
+    """Returns a radius as "8/255", or as "0.1" if it is not a multiple of 1/255."""
     whole = round(255 * eps)
     return f"{whole}/255" if abs(255 * eps - whole) < 1e-6 else f"{eps:g}"
 
 
-def legend_beside(axis):
-    """The legend to the right of an axis, where no curve can come."""
+def legend_beside(axis: Axes) -> None:
+    """Puts the legend to the right of the axis, where it hides no curve."""
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)

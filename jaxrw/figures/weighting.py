@@ -1,4 +1,4 @@
-"""Every weighting function over the probability simplex, which the paper's Figure 1 only sketches."""
+"""The weight of every method over the probability simplex, which the paper's Figure 1 only sketches."""
 
 import itertools
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -63,13 +64,13 @@ def _depends_on_logits(weighting: Weighting, num_classes: int) -> bool:
     return not bool(first == second == uniform)
 
 
-def weights_on_simplex(weighting, *, num_classes, resolution):
-    """Weights [R, R] over p_2 (rows) and p_y (columns), both in (0, 1); NaN where no distribution has the two."""
+def weights_on_simplex(weighting: Weighting, *, num_classes: int, resolution: int) -> np.ndarray:
+    """Computes weights [R, R] over p_2 (rows) and p_y (columns) in (0, 1); NaN where no distribution has both."""
     grid = (np.arange(resolution) + 0.5) / resolution
     p_y, p_2 = np.meshgrid(grid, grid)
     rest = (1 - p_y - p_2) / (num_classes - 2)
     possible = (rest > -1e-9) & (rest < p_2 + 1e-9)
-    # What is not possible is computed all the same, from anything, and thrown away.
+    # Impossible points get any distribution; their weights are dropped below.
     others = np.broadcast_to(np.where(possible, rest, 1)[..., None], (*rest.shape, num_classes - 2))
     logits = jnp.log(jnp.concatenate([np.stack([p_y, p_2], -1), np.maximum(others, 1e-12)], -1))
     weights = jax.vmap(weighting, (0, None, None))(
@@ -78,8 +79,10 @@ def weights_on_simplex(weighting, *, num_classes, resolution):
     return np.where(possible, np.asarray(weights).reshape(rest.shape), np.nan)
 
 
-def _draw_simplex(figure, axis, weighting, num_classes, resolution):
-    """One map with its contours and the decision boundary."""
+def _draw_simplex(
+    figure: Figure, axis: Axes, weighting: Weighting, num_classes: int, resolution: int
+) -> None:
+    """Draws one map with the decision boundary."""
     weights = weights_on_simplex(weighting, num_classes=num_classes, resolution=resolution)
     low, high = np.nanmin(weights), np.nanmax(weights)
     norm = LogNorm(max(low, high / 1e4), high)
@@ -97,8 +100,8 @@ def _draw_simplex(figure, axis, weighting, num_classes, resolution):
     bar.ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if high < 10 * low else "")
 
 
-def _draw_steps(axis, weighting, num_classes, num_steps):
-    """GAIRAT's weights, which know the attack's steps and not the prediction."""
+def _draw_steps(axis: Axes, weighting: Weighting, num_classes: int, num_steps: int) -> None:
+    """Draws weights that depend on kappa and not on the prediction, as GAIRAT's do."""
     kappa = jnp.arange(num_steps + 1)
     logits = jnp.zeros(num_classes)
     weights = jax.vmap(weighting, (None, None, 0))(logits, jnp.int32(0), kappa)

@@ -14,8 +14,9 @@ from helpers.linear import SHAPE, linear, linear_problem, right
 
 from jaxrw.attacks import RobustnessWarning, apgd, autoattack, fab
 from jaxrw.attacks.autoattack.checks import in_ball
-from jaxrw.attacks.autoattack.evaluation import ATTACKS, ROBUST, STANDARD, WRONG
+from jaxrw.attacks.autoattack.ensemble import ATTACKS, STANDARD
 from jaxrw.attacks.autoattack.slots import slot_count
+from jaxrw.attacks.autoattack.state import ROBUST, WRONG
 from jaxrw.attacks.batch import advance, begin, choose_states
 
 KEY = jax.random.key(5)
@@ -104,7 +105,7 @@ def test_one_attack_is_the_plain_function_on_each_example(problem):
     logits_fn, images, labels, eps, _ = problem
     for name, loss in {"apgd-ce": "ce", "apgd-t": "dlr-targeted"}.items():
         result = evaluate(logits_fn, images, labels, eps=eps, attacks=(name,))
-        key = jax.random.fold_in(KEY, ATTACKS.index(name))
+        key = jax.random.fold_in(KEY, list(ATTACKS).index(name))
         alone = np.asarray(
             apgd(key, logits_fn, images, labels, eps=eps, loss=loss, num_steps=SHORT["num_steps"])
         )
@@ -210,6 +211,34 @@ def test_goes_on_with_another_batch_size(problem, standard, tmp_path):
         evaluate(logits_fn, images, labels, progress=kill, batch_size=16, **call)
     result = evaluate(logits_fn, images, labels, **call)
     np.testing.assert_array_equal(result.adversarial, standard.adversarial)
+
+
+def test_state_files_of_earlier_versions_stay_readable(problem, tmp_path):
+    """Whoever changes these names, types or numbers raises `resume.VERSION`."""
+    logits_fn, images, labels, eps, _ = problem
+    path = tmp_path / "state.npz"
+
+    def stop(progress):
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        evaluate(logits_fn, images, labels, eps=eps, progress=stop, state_path=path)
+    state = {"fooled_by": "i1", "adversarial": "f4", "tried": "i2", "seconds": "f8", "attacked": "i8"}
+    state |= {"unconfirmed": "i4", "nan": "i4", "fingerprint": "U", "logits": "f4"}
+    slots = {"slot_attack": "i4", "slot_examples": "i4", "slot_ranks": "i4"}
+    apgd_state = ["f4", "b1", "b1", "i4", "f4", "f4", "f4", "f4", "f4", "f4", "i4", "b1", "f4"]
+    slots |= {f"slot_state_{i}": dtype for i, dtype in enumerate(apgd_state)}
+    with np.load(path) as arrays:
+        found = {name: array.dtype for name, array in arrays.items()}
+    assert found.pop("fingerprint").kind == state.pop("fingerprint")
+    assert found == state | slots
+    assert {name: attack.stream for name, attack in ATTACKS.items()} == {
+        "apgd-ce": 0,
+        "apgd-t": 1,
+        "fab-t": 2,
+        "square": 3,
+        "apgd-dlr": 4,
+    }
 
 
 @pytest.fixture(scope="module")

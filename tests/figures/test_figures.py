@@ -11,7 +11,8 @@ from PIL import Image
 from jaxrw import figures, methods, runs, settings
 from jaxrw.attacks import suite
 from jaxrw.figures import margins, measurement, robustness, style, weighting
-from jaxrw.training import accuracy, experiment, histograms, step
+from jaxrw.training import accuracy, histograms, step
+from jaxrw.training.experiment import create_experiment
 
 SETTINGS = {
     "eps": 0.1,
@@ -24,22 +25,24 @@ CHECKPOINT = {"name": "last", "epoch": 2, "step": 12}
 
 
 @pytest.fixture(scope="module")
-def parts():
-    return experiment.create(tiny.config())
+def experiment():
+    return create_experiment(tiny.config())
 
 
 @pytest.fixture(scope="module")
-def state(parts):
+def state(experiment):
     """Random weights, enlarged so that predictions differ between images."""
-    state = step.replicate(parts.create_state())
+    state = step.replicate(experiment.create_state())
     return state.replace(params=jax.tree.map(lambda p: 1.3 * p, state.params))
 
 
 @pytest.fixture(scope="module")
-def workdir(parts, state, tmp_path_factory):
+def workdir(experiment, state, tmp_path_factory):
     """A run's directory with what the figures are made of."""
     workdir = tmp_path_factory.mktemp("run")
-    figures.measure(parts, state.variables, workdir / "figures", checkpoint=CHECKPOINT, settings=SETTINGS)
+    figures.measure(
+        experiment, state.variables, workdir / "figures", checkpoint=CHECKPOINT, settings=SETTINGS
+    )
     counts = {name: [0] * (len(edges) - 2) + [64] for name, edges in histograms.EDGES.items()}
     lines = []
     for epoch in range(3):
@@ -71,14 +74,19 @@ def workdir(parts, state, tmp_path_factory):
     return workdir
 
 
-def test_what_is_kept_is_what_evaluation_measures(parts, state, workdir):
+def test_what_is_kept_is_what_evaluation_measures(experiment, state, workdir):
     """Same images, same key, same attack as the columns Clean and PGD-20 of the table; batches differ."""
     facts, arrays = figures.read(workdir / "figures")
-    images, labels = accuracy.replicated(parts.dataset.test)
-    key = step.replicate(parts.evaluation_key)
+    attacks = {name: suite.create(name, eps=0.1, step_size=0.025) for name in ("clean", "pgd20")}
+    evaluator = accuracy.Evaluator(
+        experiment.evaluation_model,
+        experiment.dataset.test,
+        experiment.evaluation_key,
+        attacks,
+        batch_size=30,
+    )
     for name, kind, place in (("clean", "clean", 0), ("pgd20", "adversarial", 2)):
-        counter = accuracy.create(parts.evaluation_model, suite.create(name, eps=0.1, step_size=0.025))
-        expected = accuracy.measure(counter, state.variables, key, images, labels, batch_size=30)
+        expected = evaluator.measure(name, state.variables).accuracy
         assert 100 * (arrays[kind].argmax(1) == arrays["labels"]).mean() == pytest.approx(expected)
         assert facts["curve"][place][1] == pytest.approx(expected)
     assert facts["num_examples"] == 30

@@ -1,4 +1,4 @@
-"""Sets of images prepared by tensorflow-datasets, made up for tests."""
+"""Small sets of random images, prepared by tensorflow-datasets for tests."""
 
 import io
 import pathlib
@@ -11,7 +11,7 @@ SIDE = 9
 
 
 def picture(split, i, channels=3, side=SIDE):
-    """Pixels that tell one example from another."""
+    """Random pixels, different for every example."""
     shape = (side, side, 3) if channels == 3 else (side, side)
     return np.random.RandomState(1000 * len(split) + i).randint(0, 256, shape, np.uint8)
 
@@ -36,7 +36,7 @@ def features(**changed):
 
 
 class TinySet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Any tiny set; its class attributes are instance attributes here."""
+    """A set whose name, version, features and examples are arguments."""
 
     VERSION = tfds.core.Version("1.0.0")
 

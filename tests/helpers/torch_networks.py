@@ -1,4 +1,4 @@
-"""The two layouts of public robust models, in PyTorch; ours, written from their names and their mathematics."""
+"""Networks in PyTorch with the names of public robust models, written from these names and their mathematics."""
 
 import torch
 from torch import nn
@@ -40,11 +40,11 @@ class ResNet(nn.Module):
         self.conv1, self.bn1 = conv(channels, width, 3), nn.BatchNorm2d(width)
         before = width
         for stage, blocks in enumerate(stages):
-            out, made = width * 2**stage, []
+            out, layers = width * 2**stage, []
             for block in range(blocks):
-                made.append(ResNetBlock(before, out, 2 if stage and not block else 1))
+                layers.append(ResNetBlock(before, out, 2 if stage and not block else 1))
                 before = out
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*made))
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
         self.linear = nn.Linear(before, num_classes)
 
     def forward(self, x):
@@ -69,8 +69,8 @@ class WideBlock(nn.Module):
 class WideGroup(nn.Module):
     def __init__(self, blocks, channels, out, stride):
         super().__init__()
-        made = [WideBlock(channels, out, stride)] + [WideBlock(out, out, 1) for _ in range(blocks - 1)]
-        self.layer = nn.Sequential(*made)
+        layers = [WideBlock(channels, out, stride)] + [WideBlock(out, out, 1) for _ in range(blocks - 1)]
+        self.layer = nn.Sequential(*layers)
 
     def forward(self, x):
         return self.layer(x)
@@ -94,7 +94,7 @@ class WideResNet(nn.Module):
 
 
 def randomize(network, seed=0):
-    """Weights, and BatchNorm of which nothing is near its initial value; activations stay of order one."""
+    """Draws all weights and statistics, none near its initial value; activations stay of order one."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -109,11 +109,11 @@ def randomize(network, seed=0):
 
 
 def golden(directory):
-    """Write what test_torch_weights.py reads without torch: weights in half precision, images, logits.
+    """Writes what test_torch_weights.py reads without torch: weights in half precision, images, logits.
 
-    PYTHONPATH=tests python -c "import torch_networks; torch_networks.golden('tests/golden')"
+    PYTHONPATH=tests python -c "from helpers import torch_networks; torch_networks.golden('tests/golden')"
 
-    To be written again only when a network above changes.
+    Write them again only if a network above changes.
     """
     import numpy as np
     from safetensors.torch import save_file
@@ -125,7 +125,7 @@ def golden(directory):
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
     pixels = torch.tensor(images / 255, dtype=torch.float32).permute(0, 3, 1, 2)
     for name, network in networks.items():
-        randomize(network).half().float()  # so that the file, in half precision, holds the very weights
+        randomize(network).half().float()  # so that the file, in half precision, holds exactly these weights
         state_dict = {
             key: value.half() if value.is_floating_point() else value
             for key, value in network.state_dict().items()

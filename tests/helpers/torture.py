@@ -1,13 +1,13 @@
-"""Kill a short run at random moments, again and again, and compare what it ends in with a run that nobody disturbed.
+"""Kills a short run at random moments and compares its end with that of a run that was not disturbed.
 
-    python tests/torture.py [--kills 50] [--seed 0]
+    python tests/helpers/torture.py [--kills 50] [--seed 0]
 
-A run trains a small network on digits, saves every second step, validates, keeps the best, evaluates the last and
-the best, by AutoAttack too, draws its figures and prints its table: every file of a run is written. SIGKILL comes
-after a random number of events, an event being a training step, a batch of an evaluation or a change of a file, and up
-to 20 ms on; then the same command goes on, until it ends or is killed again. At its end the parameters of the last and
-of the best checkpoint, metrics.jsonl and results.json must be those of the undisturbed run, bit for bit; only what the
-clock decides may differ. Prints how often each kind of moment was hit; status 1 where a run ended differently.
+A run trains a small network on digits, saves every second step, validates, keeps the best, evaluates the last and the
+best, also by AutoAttack, draws its figures and prints its table, so it writes every file that a run has. SIGKILL comes
+up to 20 ms after a random number of events: training steps, batches of an evaluation, and changes of a file. Then the
+same command resumes, until it ends or is killed again. At its end the parameters of the last and of the best
+checkpoint, metrics.jsonl and results.json must be those of the undisturbed run, bit for bit, but for times. Prints how
+often each kind of moment was hit; exits with status 1 if a run ended differently.
 """
 
 import argparse
@@ -46,10 +46,10 @@ COMMAND = (
     "--config.evaluation.figure_examples=8",
 )
 
-# AutoAttack, shorter, with its state written after every look at its examples.
+# A shorter AutoAttack that writes its state after every iteration.
 AUTOATTACK = {"attacks": ("apgd-ce",), "num_steps": 30, "state_seconds": 0}
 
-# What depends on the clock alone.
+# Fields that depend on the clock.
 CLOCK = ("seconds", "images_per_second", "train_seconds")
 
 _CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree")
@@ -57,7 +57,7 @@ _TEXT = 200
 
 
 class Watch:
-    """What a process is doing, in memory shared with the one that kills it: a number of events, and the last one."""
+    """The number of events of a process and the last one, in memory that it shares with the process that kills it."""
 
     def __init__(self):
         self._memory = mmap.mmap(-1, 8 + _TEXT)
@@ -66,7 +66,6 @@ class Watch:
         self._memory[:] = bytes(8 + _TEXT)
 
     def note(self, words):
-        """One more event."""
         self._memory[8:] = words.encode()[:_TEXT].ljust(_TEXT, b"\0")
         self._memory[:8] = (self.count + 1).to_bytes(8, "little")
 
@@ -80,7 +79,7 @@ class Watch:
 
 
 def run(workdir, watch):
-    """One launch in a process of its own; it tells `watch` what it does. Returns the process's number."""
+    """Starts a run in a process of its own, which notes its events in `watch`; returns its process id."""
     number = os.fork()
     if number:
         return number
@@ -94,7 +93,7 @@ def run(workdir, watch):
 
 
 def _observe(workdir, watch):
-    """Note every change of a file of the run, every step and every batch of an evaluation."""
+    """Notes every change of a file of the run, every step and every batch of an evaluation."""
     root = str(workdir)
 
     def hook(event, arguments):
@@ -105,38 +104,38 @@ def _observe(workdir, watch):
             watch.note(f"{event.removeprefix('os.').removeprefix('shutil.')} {name}")
 
     sys.addaudithook(hook)
-    step.train_step = _told(step.train_step, watch, "compile a step")
+    step.train_step = _noting(step.train_step, watch, "compile a step")
     create, shard = train.create_step, accuracy.shard
-    train.create_step = lambda *arguments: _told(create(*arguments), watch, "training step")
-    accuracy.shard = _told(shard, watch, "evaluation batch")
+    train.create_step = lambda *arguments: _noting(create(*arguments), watch, "training step")
+    accuracy.shard = _noting(shard, watch, "evaluation batch")
     evaluate.autoattack = functools.partial(evaluate.autoattack, **AUTOATTACK)
 
 
-def _told(function, watch, words):
-    """A function that notes each of its calls."""
+def _noting(function, watch, words):
+    """Wraps a function so that it notes each of its calls."""
 
-    def telling(*arguments, **options):
+    def wrapped(*arguments, **options):
         watch.note(words)
         return function(*arguments, **options)
 
-    return telling
+    return wrapped
 
 
 def outcome(workdir):
-    """Everything that a run ends in, as JSON, found by a process of its own."""
+    """Returns everything that a run leaves, as JSON, read by a process of its own."""
     read, write = os.pipe()
     if not os.fork():
         os.write(write, json.dumps(_outcome(workdir)).encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as answer:
-        found = answer.read()
+        content = answer.read()
     os.wait()
-    return json.loads(found)
+    return json.loads(content)
 
 
 def _outcome(workdir):
-    """Checkpoints kept, digests of their arrays, lines and results, without what the clock decides."""
+    """Returns digests of the checkpoints, the metrics and results without times, and the names of the files."""
     import jax
     import numpy as np
     import orbax.checkpoint as ocp
@@ -149,24 +148,23 @@ def _outcome(workdir):
         digests[path.name] = digest.hexdigest()
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     results = json.loads((workdir / "results.json").read_text())
-    left = sorted(path.name for path in workdir.iterdir() if not path.name.startswith("events"))
+    names = sorted(path.name for path in workdir.iterdir() if not path.name.startswith("events"))
     return {
         "checkpoints": digests,
         "metrics": _without_clock(lines),
         "results": _without_clock(results),
-        "files": left,
+        "files": names,
     }
 
 
 def _without_clock(value):
-    """Nested values without what the clock decides."""
     if isinstance(value, dict):
         return {name: _without_clock(inner) for name, inner in value.items() if name not in CLOCK}
     return [_without_clock(inner) for inner in value] if isinstance(value, list) else value
 
 
 def wait_for(number, watch, events):
-    """Wait until a process has done so many events or has ended; its status, or None while it lives."""
+    """Waits until a process has had that many events or has ended; returns its status, None if it has not ended."""
     while watch.count < events:
         ended, status = os.waitpid(number, os.WNOHANG)
         if ended:
@@ -176,7 +174,7 @@ def wait_for(number, watch, events):
 
 
 def torture(workdir, watch, generator, most, total):
-    """One run, killed at most `most` times; yields what it was doing each time."""
+    """Runs once, killed at most `most` times; yields what the run was doing each time."""
     for _ in range(most):
         watch.reset()
         number = run(workdir, watch)
@@ -198,7 +196,6 @@ def torture(workdir, watch, generator, most, total):
 
 
 def _check_ended(status, workdir):
-    """A run that was let alone must end well."""
     if status:
         raise SystemExit(
             f"{workdir} ended with status {status}: {(workdir.parent / 'output').read_text()[-2000:]}"
@@ -206,18 +203,13 @@ def _check_ended(status, workdir):
 
 
 def main():
-    """Status 0 where every run ended as the undisturbed one."""
+    """Returns 0 if every run ended as the undisturbed one, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    generator, watch, hits, runs, began = (
-        random.Random(arguments.seed),
-        Watch(),
-        collections.Counter(),
-        0,
-        time.monotonic(),
-    )
+    generator, watch, hits, runs = random.Random(arguments.seed), Watch(), collections.Counter(), 0
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="jaxrw-torture-") as scratch:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{scratch}/cache")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

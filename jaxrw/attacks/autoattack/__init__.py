@@ -1,4 +1,4 @@
-"""AutoAttack: four attacks, each on the examples that the ones before it left robust."""
+"""AutoAttack: attacks that each run on the examples that the previous ones left robust."""
 
 from jaxrw.attacks.autoattack.checks import RobustnessWarning
 from jaxrw.attacks.autoattack.evaluation import AutoAttackResult, Progress, autoattack

@@ -1,28 +1,32 @@
-"""What makes a robustness number wrong without anyone noticing: found before and after the attacks, and said."""
+"""Checks before and after the attacks, for mistakes that make a robust accuracy wrong without anyone noticing."""
+
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrw.attacks.arguments import check_at_least
+from jaxrw.attacks.types import LogitsFn
 from jaxrw.methods.margins import is_correct, logit_margin
 from jaxrw.methods.objectives import cross_entropy
 
-# Differences of logits below this share of their largest magnitude are rounding.
+# Differences of logits below this share of their largest magnitude count as rounding.
 ROUNDING = 1e-4
 
-# Rounding of `image + eps`, of eps itself and of the difference, each at most 2**-25 where pixels are in [0, 1].
+# Rounding of `image + eps`, of eps and of the difference, each at most 2**-25 for pixels in [0, 1].
 PIXEL_ROUNDING = 2.0**-23
 
-# Square alone fooling this share of all examples, and at least two, is more than chance leaves to it.
+# Square fooling at least 2 examples, and this share of all, that no other attack fooled is not due to chance.
 NOTABLE = 0.01
 
 
 class RobustnessWarning(UserWarning):
-    """The robust accuracy may be worth less than it seems."""
+    """The true robust accuracy may be lower than the measured one."""
 
 
-def check_problem(images, labels, *, eps, batch_size):
-    """Raise ValueError, in one line, unless these can be attacked; images and labels are host arrays."""
+def check_problem(images: np.ndarray, labels: np.ndarray, *, eps: float, batch_size: int) -> None:
+    """Raises ValueError, in one line, for arguments of `autoattack` that make no sense."""
     if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels):
         raise ValueError(
             f"images are {images.shape} and labels {labels.shape}; must be [N, H, W, C] and [N] for one N"
@@ -35,13 +39,17 @@ def check_problem(images, labels, *, eps, batch_size):
     if not (low >= 0 and high <= 1):
         raise ValueError(f"images range from {low} to {high}; must lie in [0, 1]: divide bytes by 255")
     if not 0 < eps <= 1:
-        raise ValueError(f"eps is {eps}; pixels lie in [0, 1], so it must too and not be 0: 8 / 255, not 8")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; must be 1 or more")
+        raise ValueError(f"eps is {eps}; must be in (0, 1], as pixels are: 8 / 255, not 8")
+    check_at_least(1, batch_size=batch_size)
 
 
-def check_labels(labels, num_classes):
-    """Raise ValueError, in one line, unless all labels are in 0..K-1."""
+def check_model(images: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> None:
+    """Raises ValueError, in one line, unless a batch of images gets logits [B, K] and all labels are in 0..K-1."""
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise ValueError(f"logits_fn maps {images.shape} to {logits.shape}; must be [B, H, W, C] to [B, K]")
+    num_classes = logits.shape[1]
+    if num_classes < 2:
+        raise ValueError(f"logits_fn gives {num_classes} class; must be 2 or more")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"labels range from {labels.min()} to {labels.max()}; the model has {num_classes} classes, "
@@ -49,22 +57,27 @@ def check_labels(labels, num_classes):
         )
 
 
-def in_ball(adversarial, images, *, eps):
-    """Whether each image lies in [0, 1] and at most eps, up to rounding, from its original; [B] bool."""
+def in_ball(adversarial: np.ndarray, images: np.ndarray, *, eps: float) -> np.ndarray:
+    """Returns whether each image lies in [0, 1] and, up to rounding, at most eps from its original; [B] bool."""
     distance = np.abs(adversarial.astype(np.float64) - images).max((1, 2, 3))
     inside = ((adversarial >= 0) & (adversarial <= 1)).all((1, 2, 3))
     return inside & (distance <= eps + PIXEL_ROUNDING)
 
 
-def complaints_about_outputs(predict, logits_fn, images, logits):
-    """Sentences about outputs that are probabilities, random, or dependent on the rest of the batch.
+def output_warnings(
+    predict: Callable[[np.ndarray], np.ndarray], logits_fn: LogitsFn, images: np.ndarray
+) -> Iterator[str]:
+    """Warns of outputs that are probabilities, random, or dependent on the other examples of the batch.
 
     Args:
-      predict: compiled, images [B, H, W, C] -> logits [B, K] as a host array; always called with the same B.
-      logits_fn: the model itself, uncompiled: a draw at Python level is frozen by compiling.
+      predict: compiled model, images [B, H, W, C] -> logits [B, K] on the host, for one B.
+      logits_fn: the model, not compiled, because compilation would freeze random numbers drawn in Python.
       images: [B, H, W, C], the first batch.
-      logits: [B, K], what `predict` gave for it.
+
+    Yields:
+      One sentence per warning.
     """
+    logits = predict(images)
     if (logits >= 0).all() and np.abs(logits.sum(1) - 1).max() < 1e-4:
         yield (
             "the outputs look like probabilities (non-negative rows that sum to 1); the attacks need logits: "
@@ -77,7 +90,7 @@ def complaints_about_outputs(predict, logits_fn, images, logits):
             "the robustness of random models"
         )
         return
-    # Every second image gives way to a copy of its neighbour: the others should not notice.
+    # Every second image becomes a copy of its neighbor, which must not change the outputs of the others.
     mixed = images.copy()
     mixed[1::2] = images[: len(images) - 1 : 2]
     if _differ(predict(mixed)[::2], logits[::2]) or _differ(predict(images[::-1].copy())[::-1], logits):
@@ -87,11 +100,11 @@ def complaints_about_outputs(predict, logits_fn, images, logits):
         )
 
 
-def complaints_about_gradients(logits_fn, images, labels):
-    """Sentences about correct examples without any gradient; images are placed on the devices."""
-    correct, *gradients = map(np.asarray, _gradients(logits_fn, images, labels))
-    for name, gradient in zip(("logit margin", "cross-entropy"), gradients, strict=True):
-        number = int((gradient & correct).sum())
+def gradient_warnings(logits_fn: LogitsFn, images: jax.Array, labels: jax.Array) -> Iterator[str]:
+    """Warns of correct examples whose input gradient is 0; yields one sentence per loss."""
+    correct, *zeros = map(np.asarray, _gradients(logits_fn, images, labels))
+    for name, zero in zip(("logit margin", "cross-entropy"), zeros, strict=True):
+        number = int((zero & correct).sum())
         if number:
             yield (
                 f"the {name} has no input gradient at all for {number} of {correct.sum()} correct examples of the "
@@ -99,21 +112,23 @@ def complaints_about_gradients(logits_fn, images, labels):
             )
 
 
-def complaints_about_square(fooled_by_square, size, others):
-    """Sentence about Square fooling what the attacks with gradients did not."""
-    if others and fooled_by_square >= max(2, NOTABLE * size):
+def square_warnings(num_fooled: int, size: int, others: Sequence[str]) -> Iterator[str]:
+    """Warns if Square fooled many of `size` examples that the attacks before it had not; yields one sentence."""
+    if others and num_fooled >= max(2, NOTABLE * size):
         yield (
-            f"square fooled {fooled_by_square} examples that {', '.join(others)} had not; gradients may be masked, "
+            f"square fooled {num_fooled} examples that {', '.join(others)} had not; gradients may be masked, "
             "and an attack made for this model may well do better"
         )
 
 
 @jax.jit
-def _gradients(logits_fn, images, labels):
-    """Correctness, and for the margin and the cross-entropy whether an example's input gradient is 0; [B] bool."""
+def _gradients(
+    logits_fn: LogitsFn, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns [B] bool: correct; gradient of the margin is 0; gradient of the cross-entropy is 0."""
 
-    def gradient_is_zero(objective):
-        def total(images):
+    def gradient_is_zero(objective: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+        def total(images: jax.Array) -> jax.Array:
             return jax.vmap(objective)(logits_fn(images), labels).sum()
 
         return (jax.grad(total)(images) == 0).all((1, 2, 3))
@@ -122,7 +137,7 @@ def _gradients(logits_fn, images, labels):
     return correct, gradient_is_zero(logit_margin), gradient_is_zero(cross_entropy)
 
 
-def _differ(first, second):
-    """Whether logits differ by more than rounding; NaN in both places is no difference."""
+def _differ(first: np.ndarray, second: np.ndarray) -> bool:
+    """Returns whether logits differ by more than rounding; NaN in both is not a difference."""
     first, second = np.nan_to_num(first), np.nan_to_num(second)
-    return np.abs(first - second).max(initial=0) > ROUNDING * np.abs(second).max(initial=0)
+    return bool(np.abs(first - second).max(initial=0) > ROUNDING * np.abs(second).max(initial=0))

@@ -1,125 +1,145 @@
-"""The fixed number of examples that AutoAttack works on at a time, on the host."""
+"""The examples that an attack works on at a time.
+
+An attack runs on a fixed number of slots. An example that is finished gives its slot to the next one, so that no work
+goes to finished examples and nothing is compiled again.
+"""
+
+import collections
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxrw.attacks.batch import Batch, advance, begin, choose_states
+from jaxrw.attacks.autoattack.problem import Problem, round_up
+from jaxrw.attacks.batch import AttackState, Batch, IterativeAttack, advance, begin, choose_states
+
+FREE = -1  # in place of an example's number
 
 
 class Slots:
-    """The fixed number of examples that one attack works on at a time."""
+    """The slots of one attack, all free at first.
 
-    def __init__(self, key, logits_fn, problem, *, attack, number, eps, size, split, confirm):
-        self._problem, self._split, self._confirm, self._number = problem, split, confirm, number
-        self._attack, self._eps, self._key, self._logits_fn = attack, eps, key, logits_fn
-        self._examples = np.full(size, -1, np.int32)  # -1: free
+    Args:
+      key: PRNG key of the attack.
+      problem: what is attacked.
+      attack: the attack on one target.
+      size: number of slots.
+    """
+
+    _batch: Batch  # on the devices, like the state; both are set when examples move in
+    _state: AttackState
+
+    def __init__(self, key: jax.Array, problem: Problem, attack: IterativeAttack[Any], *, size: int) -> None:
+        self._key, self._problem, self._attack = key, problem, attack
+        self._eps = jnp.float32(problem.eps)
+        self._examples = np.full(size, FREE, np.int32)
         self._ranks = np.zeros(size, np.int32)
-        self._batch = self._state = None
 
-    def hold(self, example):
-        """Whether an example is being attacked."""
-        return example in self._examples
+    @property
+    def examples(self) -> np.ndarray:
+        """Numbers of the examples under attack, [n] int32."""
+        return self._examples[self._examples != FREE]
 
-    def fill(self, waiting, tried):
-        """Give free slots to waiting examples; False when there is nothing left to do."""
-        fresh = np.zeros(len(self._examples), bool)
-        for slot in np.flatnonzero(self._examples < 0):
-            if waiting:
-                self._examples[slot] = example = waiting.popleft()
-                self._ranks[slot] = tried[example]
-                fresh[slot] = True
-        if fresh.any():
-            self._place()
-            begun = self._begin(fresh)
-            first = self._state is None
-            self._keep(begun if first else choose_states(self._split(fresh), begun, self._state))
-        return bool((self._examples >= 0).any())
+    def fill(self, waiting: collections.deque[int], tried: np.ndarray) -> bool:
+        """Moves waiting examples into free slots.
 
-    def advance(self, num_steps):
-        """Take so many steps with every example."""
-        self._keep(
-            advance(
-                self._key,
-                self._logits_fn,
-                self._batch,
-                self._state,
-                attack=self._attack,
-                eps=self._eps,
-                num_steps=num_steps,
-            )
+        Args:
+          waiting: numbers of examples; those that move in are removed.
+          tried: [N] int, number of targets of each example that failed.
+
+        Returns:
+          Whether any slot is occupied.
+        """
+        continuing = self._examples != FREE
+        chosen = np.flatnonzero(~continuing)[: len(waiting)]
+        if len(chosen):
+            self._examples[chosen] = [waiting.popleft() for _ in chosen]
+            self._ranks[chosen] = tried[self._examples[chosen]]
+            self._place_batch()
+            fresh = np.isin(np.arange(len(continuing)), chosen)
+            state = self._begin(fresh)
+            if continuing.any():
+                state = choose_states(self._problem.placement.split(fresh), state, self._state)
+            self._place_state(state)
+        return len(self.examples) > 0
+
+    def advance(self, num_steps: int) -> None:
+        """Takes up to `num_steps` steps with every example."""
+        state = advance(
+            self._key,
+            self._problem.placement.logits_fn,
+            self._batch,
+            self._state,
+            attack=self._attack,
+            eps=self._eps,
+            num_steps=num_steps,
         )
+        self._place_state(state)
 
-    def settle(self):
-        """Free the slots that are done; [(example, adversarial image, or None where it stays robust)]."""
-        done = np.flatnonzero((self._examples >= 0) & ~np.asarray(self._state.running))
-        fooling = done[np.asarray(self._state.fooled)[done]]
-        outcome = {int(self._examples[slot]): None for slot in done}
-        if len(fooling):
-            examples, adversarial = self._examples[fooling], np.asarray(self._state.adversarial)[fooling]
-            confirmed = self._confirm(examples, adversarial)
-            outcome |= dict(zip(examples[confirmed].tolist(), adversarial[confirmed], strict=True))
-        self._examples[done] = -1
-        return outcome.items()
+    def release_finished(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Frees the slots of finished examples.
 
-    def work_in_progress(self):
-        """Runs of one target that the occupied slots have done, in parts."""
-        steps = np.asarray(self._state.step)[self._examples >= 0]
+        Returns:
+          The examples' numbers [n] int32, whether each is fooled [n] bool, and the adversarial images [m, H, W, C] of
+          those that are.
+        """
+        finished = np.flatnonzero((self._examples != FREE) & ~np.asarray(self._state.running))
+        examples, fooled = self._examples[finished], np.asarray(self._state.fooled)[finished]
+        self._examples[finished] = FREE
+        if not fooled.any():
+            return examples, fooled, self._problem.images[:0]
+        return examples, fooled, np.asarray(self._state.adversarial)[finished[fooled]]
+
+    def work_in_progress(self) -> float:
+        """Returns the share of its attack on one target that each example has done, summed over the examples."""
+        steps = np.asarray(self._state.step)[self._examples != FREE]
         return float(steps.sum() / self._attack.evaluations)
 
-    def saved(self):
-        """The slots as {name: array}."""
+    def arrays(self) -> dict[str, Any]:
+        """Returns the slots as the state file holds them."""
         leaves = {f"slot_state_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self._state))}
-        return leaves | {
-            "slot_attack": np.int32(self._number),
-            "slot_examples": self._examples,
-            "slot_ranks": self._ranks,
-        }
+        return leaves | {"slot_examples": self._examples, "slot_ranks": self._ranks}
 
-    def restore(self, arrays):
-        """Go on with saved slots; with another number of slots their examples just begin their target again."""
+    def restore(self, arrays: Mapping[str, Any]) -> None:
+        """Inverts `arrays`. If the number of slots differs, all stay free, and the examples restart their target."""
         if len(arrays["slot_examples"]) != len(self._examples):
             return
         self._examples, self._ranks = arrays["slot_examples"], arrays["slot_ranks"]
-        self._place()
-        leaves, structure = jax.tree.flatten(self._begin(self._examples < 0))
+        self._place_batch()
+        leaves, structure = jax.tree.flatten(self._begin(self._examples != FREE))
         saved = [arrays[f"slot_state_{i}"] for i in range(len(leaves))]
-        self._keep(jax.tree.unflatten(structure, saved))
+        self._place_state(jax.tree.unflatten(structure, saved))
 
-    def _keep(self, state):
-        """Keep a state, always laid out alike on the devices: for another layout programs are compiled anew."""
-        self._state = self._split(state)
-
-    def _begin(self, occupied):
-        """State in which every example is at its start, and only those of `occupied` slots run."""
-        return begin(self._key, self._batch, self._split(occupied), attack=self._attack, eps=self._eps)
-
-    def _place(self):
-        """Put the slots' images, labels and targets on the devices; free slots hold the first example."""
+    def _place_batch(self) -> None:
+        """Copies the examples in the slots to the devices; free slots hold the first example."""
         examples = np.maximum(self._examples, 0)
         problem = self._problem
-        self._batch = self._split(
-            Batch(
-                images=problem.images[examples],
-                labels=problem.labels[examples],
-                targets=problem.targets[examples, self._ranks],
-                rank=self._ranks.copy(),
-                index=examples,
-            )
-        )
+        arrays = {
+            "images": problem.images[examples],
+            "labels": problem.labels[examples],
+            "targets": problem.targets[examples, self._ranks],
+            "rank": self._ranks.copy(),
+            "index": examples,
+        }
+        self._batch = Batch(**problem.placement.split(arrays))
+
+    def _place_state(self, state: AttackState) -> None:
+        self._state = self._problem.placement.split(state)
+
+    def _begin(self, active: np.ndarray) -> AttackState:
+        active = self._problem.placement.split(active)
+        return begin(self._key, self._batch, active, attack=self._attack, eps=self._eps)
 
 
-def slot_count(size, batch_size, devices):
-    """Slots that serve `size` examples in as few full rounds as `batch_size` allows, with little left idle.
+def slot_count(size: int, batch_size: int, num_devices: int) -> int:
+    """Returns how many slots serve `size` examples in as few rounds as `batch_size` allows, with few slots idle.
 
-    In steps of a thirty-second of the batch size, so that not every call compiles programs of its own.
+    The number is a multiple of a thirty-second of the batch size, so that few different programs are compiled.
 
     >>> slot_count(130, 128, 1), slot_count(9, 128, 4), slot_count(1000, 128, 1)
     (68, 12, 128)
     """
     even = -(-size // -(-size // batch_size))
-    return min(round_up(even, round_up(-(-batch_size // 32), devices)), batch_size)
-
-
-def round_up(number, multiple):
-    """Smallest multiple that is not less."""
-    return -(-number // multiple) * multiple
+    return min(round_up(even, round_up(-(-batch_size // 32), num_devices)), batch_size)

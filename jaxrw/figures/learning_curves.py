@@ -1,15 +1,25 @@
-"""What happened in training, by epoch: accuracies, loss, weights and margins."""
+"""Accuracies, loss, weights and margins of a training run, by epoch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxrw.figures import style
+from jaxrw.methods import METHODS
 from jaxrw.training import histograms
 
+# Lines of metrics.jsonl, and the content of config.json.
+Lines = Sequence[Mapping[str, Any]]
+Config = Mapping[str, Any]
 
-def draw_curves(lines, config, best_epoch):
-    """Learning curves with the warm-up shaded and every drop of the learning rate marked.
+
+def draw_curves(lines: Lines, config: Config, best_epoch: int | None) -> Figure:
+    """Draws learning curves with the warm-up shaded and every drop of the learning rate marked.
 
     Args:
       lines: dicts of metrics.jsonl.
@@ -47,8 +57,8 @@ def draw_curves(lines, config, best_epoch):
     return figure
 
 
-def draw_weights(lines, config):
-    """Distribution of the weights and of the margins by epoch; None where a run has not counted them."""
+def draw_weights(lines: Lines, config: Config) -> Figure | None:
+    """Draws the distributions of weights and margins by epoch; returns None if the run has no histograms."""
     train = [line for line in _of_kind(lines, "train") if all(name in line for name in histograms.EDGES)]
     if not train:
         return None
@@ -70,16 +80,15 @@ def draw_weights(lines, config):
     return figure
 
 
-def _of_kind(lines, kind):
-    """Lines of one kind."""
+def _of_kind(lines: Lines, kind: str) -> Lines:
     return [line for line in lines if line["kind"] == kind]
 
 
-def _line(axis, lines, name, number, label):
-    """One curve; epochs are counted from 1, as on the screen."""
+def _line(axis: Axes, lines: Lines, name: str, number: int, label: str | None) -> None:
+    """Draws one curve; epochs are counted from 1, as on the screen."""
     x = [line["epoch"] + 1 for line in lines if line.get(name) is not None]
     y = [line[name] for line in lines if line.get(name) is not None]
-    look = {
+    look: dict[str, Any] = {
         "color": style.CYCLE[number],
         "marker": style.MARKERS[number],
         "linestyle": ("-", "--", "-.")[number % 3],
@@ -87,8 +96,8 @@ def _line(axis, lines, name, number, label):
     axis.plot(x, y, label=label, markersize=3.2, linewidth=1.2, markevery=max(1, len(x) // 20), **look)
 
 
-def _mark_best(axis, validation, best_epoch):
-    """The checkpoint that was chosen, at the accuracy that chose it."""
+def _mark_best(axis: Axes, validation: Lines, best_epoch: int) -> None:
+    """Marks the best checkpoint at the accuracy that chose it."""
     found = [line for line in validation if line["epoch"] == best_epoch]
     names = [name for name in (found[0] if found else {}) if name.startswith("pgd")]
     if names:
@@ -96,9 +105,9 @@ def _mark_best(axis, validation, best_epoch):
         axis.plot(*where, "*", markersize=12, color="black", fillstyle="none", label="best checkpoint")
 
 
-def _mark_schedule(axis, config, *, label, shade=True):
-    """The warm-up and the drops of the learning rate; an epoch's values are measured at its end."""
-    warmup, reweighted = config["method"]["warmup_epochs"], config["method"]["name"] != "standard"
+def _mark_schedule(axis: Axes, config: Config, *, label: bool, shade: bool = True) -> None:
+    """Marks the warm-up and the drops of the learning rate; an epoch's values are measured at its end."""
+    warmup, reweighted = config["method"]["warmup_epochs"], METHODS[config["method"]["name"]].reweighted
     num_epochs = config["optim"]["num_epochs"]
     if reweighted and shade and warmup:
         axis.axvspan(
