@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrw.attacks.types import LogitsFn
+from jaxrw.networks.rewriting import FastConvolutions
 
 
 class Examples(flax.struct.PyTreeNode):
@@ -38,9 +39,12 @@ def prepare(images: jax.Array, labels: jax.Array, index: jax.Array | None) -> Ex
 
 
 def as_partial(logits_fn: LogitsFn) -> jax.tree_util.Partial:
-    """Converts `logits_fn` to a pytree, so that compiled programs can take it as an argument.
+    """Converts `logits_fn` to a pytree with fast convolutions, so that compiled programs take it as an argument.
 
     A plain function becomes static and is compared by identity. The arrays of a `jax.tree_util.Partial` become
     arguments of the program.
     """
-    return logits_fn if isinstance(logits_fn, jax.tree_util.Partial) else jax.tree_util.Partial(logits_fn)
+    partial = logits_fn if isinstance(logits_fn, jax.tree_util.Partial) else jax.tree_util.Partial(logits_fn)
+    if isinstance(partial.func, FastConvolutions):
+        return partial
+    return jax.tree_util.Partial(FastConvolutions(partial.func), *partial.args, **partial.keywords)
