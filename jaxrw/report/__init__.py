@@ -1,4 +1,4 @@
-"""Results of runs as tables and pages: beside the paper's, over seeds, with everything that is missing named."""
+"""Reports of many runs: tables beside the paper's, over seeds, with what is missing named."""
 
 from jaxrw.report.terminal import table
 from jaxrw.report.write import run

@@ -1,13 +1,14 @@
-"""Runs that differ by nothing but their seed, and what they have in common."""
+"""Settings and groups: runs that tables may compare, and runs that differ in their seed alone."""
 
 import dataclasses
 import json
-import statistics
+from collections.abc import Iterable
+from typing import Any
 
-from jaxrw.methods import METHODS
+from jaxrw.methods import METHODS, Method
 from jaxrw.networks import ARCHITECTURES
 from jaxrw.report import published
-from jaxrw.report.collect import Problem
+from jaxrw.report.collect import Problem, Run
 from jaxrw.runs.results import CHECKPOINTS
 
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -15,145 +16,162 @@ DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one method with the same constants, by seed."""
+    """Runs of one method with the same constants.
 
-    method: str
-    constants: dict  # fields of `method` without its name
-    runs: dict  # seed -> Run
+    Attributes:
+      method: the method.
+      constants: fields of `config.method` on which the method depends.
+      runs: by seed.
+    """
 
-    def values(self, checkpoint, attack):
-        """Accuracies in percent by seed, of the runs that have one."""
-        found = {seed: run.checkpoints.get(checkpoint) for seed, run in self.runs.items()}
-        found = {seed: c["accuracy"][attack] for seed, c in found.items() if c}
-        return {seed: value for seed, value in found.items() if value is not None}
+    method: Method
+    constants: dict[str, Any]
+    runs: dict[int, Run]
 
     @property
-    def warmup(self):
-        """Length of the warm-up in epochs, None for a method without one."""
+    def warmup(self) -> int | None:
+        """Length of the warm-up in epochs; None for a method without one."""
         return self.constants.get("warmup_epochs")
 
-    @property
-    def name(self):
-        """The method's name as tables have it."""
-        return METHODS[self.method].title
+    def accuracies(self, checkpoint: str, attack: str) -> dict[int, float]:
+        """Returns accuracies in percent by seed, without the runs that lack it."""
+        values = {
+            seed: run.checkpoints[checkpoint]["accuracy"][attack]
+            for seed, run in self.runs.items()
+            if checkpoint in run.checkpoints
+        }
+        return {seed: value for seed, value in values.items() if value is not None}
 
-    def epochs(self, checkpoint):
-        """0-based epochs of a checkpoint by seed, of the runs that have one."""
+    def epochs(self, checkpoint: str) -> dict[int, int]:
+        """Returns the 0-based epochs of a checkpoint by seed, without the runs that lack it."""
         return {
             seed: run.checkpoints[checkpoint]["epoch"]
             for seed, run in self.runs.items()
             if checkpoint in run.checkpoints
         }
 
-    def from_warmup(self, checkpoint):
-        """Seeds whose checkpoint is of the warm-up, where the method has not begun."""
-        epochs = self.epochs(checkpoint)
-        return {seed for seed, epoch in epochs.items() if self.warmup is not None and epoch < self.warmup}
+    def warmup_seeds(self, checkpoint: str) -> list[int]:
+        """Returns the seeds whose checkpoint is of the warm-up, before the method begins."""
+        return sorted(seed for seed, epoch in self.epochs(checkpoint).items() if epoch < (self.warmup or 0))
 
-    def is_papers(self, *, tau, **changed):
-        """Whether its constants are the paper's but for `tau` and `changed`; the warm-up belongs to the schedule."""
-        wanted = published.CONSTANTS | {"tau": tau} | changed
-        return all(value == wanted[name] for name, value in self.constants.items() if name in wanted)
+    def fits(self, constants: dict[str, Any]) -> bool:
+        """Returns whether its constants have these values; those that are not named may have any."""
+        return all(value == constants[name] for name, value in self.constants.items() if name in constants)
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Groups that share all but the method: what a table may compare."""
+    """Groups that share all but the method.
 
-    config: dict  # flat, of one of its runs
+    Attributes:
+      config: flat, of one of its runs.
+      num_examples: number of test images.
+      groups: in the order of tables.
+    """
+
+    config: dict[str, Any]
     num_examples: int
     groups: list[Group]
 
     @property
-    def seeds(self):
-        """Seeds that any of its groups has."""
+    def runs(self) -> list[Run]:
+        """Runs of all groups."""
+        return [run for group in self.groups for run in group.runs.values()]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of all groups."""
         return sorted({seed for group in self.groups for seed in group.runs})
 
     @property
-    def warmups(self):
-        """Lengths of the warm-up, in epochs, that its groups have."""
+    def checkpoints(self) -> list[str]:
+        """Checkpoints that any run has, last before best."""
+        return [name for name in CHECKPOINTS if any(name in run.checkpoints for run in self.runs)]
+
+    @property
+    def warmups(self) -> set[int]:
+        """Lengths of the warm-up of its groups, in epochs."""
         return {group.warmup for group in self.groups if group.warmup is not None}
 
     @property
-    def network(self):
-        """The network's name with the depth and width that it really has."""
-        name, depth, width = (self.config.get(f"model.{field}") for field in ("name", "depth", "width"))
-        # A later version may have written results of a network that this one does not know.
-        return ARCHITECTURES[name].label(depth, width) if name in ARCHITECTURES else name
-
-    @property
-    def dataset(self):
-        """The data set's name as tables have it."""
+    def dataset(self) -> str:
+        """Title of the data set."""
         return DATASETS.get(self.config["dataset.name"], self.config["dataset.name"])
 
-    def label(self, group):
-        """The method's name and whatever of its constants is not the paper's."""
-        usual = published.CONSTANTS | {
-            "tau": published.tau(self.config["dataset.name"], self.config["model.name"])
-        }
+    @property
+    def network(self) -> str:
+        """Title of the network with its actual depth and width."""
+        name, depth, width = (self.config.get(f"model.{field}") for field in ("name", "depth", "width"))
+        # A later version may have written results of a network that this one does not know.
+        return ARCHITECTURES[name].label(depth, width) if name in ARCHITECTURES else str(name)
+
+    @property
+    def title(self) -> str:
+        """Network and data set."""
+        return f"{self.network} on {self.dataset}"
+
+    @property
+    def published_blocks(self) -> list[published.Block]:
+        """Blocks of the paper's tables for its data set and network."""
+        return published.blocks(self.config["dataset.name"], self.config["model.name"])
+
+    @property
+    def published_constants(self) -> dict[str, Any]:
+        """The paper's constants for its data set and network."""
+        return published.constants(self.config["dataset.name"], self.config["model.name"])
+
+    def label(self, group: Group) -> str:
+        """Returns the method's title and those of its constants that are not the paper's."""
+        usual = self.published_constants
         words = [
-            _words(name, value)
+            _describe_constant(name, value)
             for name, value in group.constants.items()
             if (len(self.warmups) > 1 if name == "warmup_epochs" else value != usual.get(name))
         ]
-        return ", ".join([group.name, *words])
+        return ", ".join([group.method.title, *words])
 
 
-def group(runs, problems):
-    """Settings with their groups, most runs first; adds to `problems` what could be taken for one setting."""
-    settings = {}
+def _describe_constant(name: str, value: object) -> str:
+    if name == "similarity":
+        return "with similarity" if value else "without similarity"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{name} {value:g}" if is_number else f"{name} {value}"
+
+
+def group_runs(runs: Iterable[Run], problems: list[Problem]) -> list[Setting]:
+    """Returns the settings of all runs, most runs first; appends settings that look alike to `problems`."""
+    by_setting: dict[str, list[Run]] = {}
     for run in runs:
         sizes = {checkpoint["num_examples"] for checkpoint in run.checkpoints.values()}
         if len(sizes) > 1:
-            problems.append(
-                Problem(run.path, f"left out: its checkpoints were evaluated on {sorted(sizes)} images")
-            )
+            words = f"left out: its checkpoints were evaluated on {sorted(sizes)} images"
+            problems.append(Problem(run.path, words))
             continue
-        key = json.dumps([run.setting, *sizes], sort_keys=True)
-        settings.setdefault(key, []).append(run)
-    made = [_setting(found) for found in settings.values()]
-    made.sort(key=lambda setting: -sum(len(g.runs) for g in setting.groups))
-    problems += _similar(made)
-    return made
+        by_setting.setdefault(json.dumps([run.setting, *sizes], sort_keys=True), []).append(run)
+    settings = [_create_setting(members) for members in by_setting.values()]
+    settings.sort(key=lambda setting: -len(setting.runs))
+    problems += _conflicts(settings)
+    return settings
 
 
-def _setting(runs):
-    """Runs of one setting, grouped by their method's constants."""
-    groups = {}
-    for run in runs:
-        constants = run.constants
-        key = run.config["method.name"], json.dumps(constants, sort_keys=True)
-        groups.setdefault(key, Group(run.config["method.name"], constants, {})).runs[run.config["seed"]] = run
+def _create_setting(runs: list[Run]) -> Setting:
     order = list(METHODS)
-    found = sorted(
-        groups.values(),
-        key=lambda g: (order.index(g.method), json.dumps(g.constants, sort_keys=True)),
-    )
-    first = next(iter(runs[0].checkpoints.values()))
-    return Setting(runs[0].config, first["num_examples"], found)
+    groups: dict[tuple[int, str], Group] = {}
+    for run in runs:
+        name = run.config["method.name"]
+        key = order.index(name), json.dumps(run.constants, sort_keys=True)
+        groups.setdefault(key, Group(METHODS[name], run.constants, {})).runs[run.config["seed"]] = run
+    num_examples = next(iter(runs[0].checkpoints.values()))["num_examples"]
+    return Setting(runs[0].config, num_examples, [groups[key] for key in sorted(groups)])
 
 
-def _words(name, value):
-    """A constant as a label has it."""
-    if name == "similarity":
-        return "with similarity" if value else "without similarity"
-    return (
-        f"{name} {value:g}"
-        if isinstance(value, int | float) and not isinstance(value, bool)
-        else f"{name} {value}"
-    )
-
-
-def _similar(settings):
-    """Problems of settings with the same data set and network, which a reader might take for one."""
+def _conflicts(settings: list[Setting]) -> list[Problem]:
+    """Names the settings of the same data set and network, which a reader might take for one."""
     problems = []
     for number, setting in enumerate(settings):
+        second = setting.runs[0].setting | {"test images": setting.num_examples}
         for other in settings[:number]:
-            runs = [next(iter(s.groups[0].runs.values())) for s in (other, setting)]
-            first, second = (
-                run.setting | {"test images": s.num_examples}
-                for run, s in zip(runs, (other, setting), strict=True)
-            )
+            first = other.runs[0].setting | {"test images": other.num_examples}
             if any(first[name] != second[name] for name in ("dataset.name", "model.name")):
                 continue
             fields = [
@@ -161,23 +179,12 @@ def _similar(settings):
                 for field in sorted(first.keys() | second.keys())
                 if first.get(field) != second.get(field)
             ]
-            words = f"conflicts with {runs[0].path} in {', '.join(fields)}: they are kept apart"
-            problems.append(Problem(runs[1].path, words))
+            words = f"conflicts with {other.runs[0].path} in {', '.join(fields)}: they are kept apart"
+            problems.append(Problem(setting.runs[0].path, words))
     return problems
 
 
-def seed_words(seeds):
-    """Seeds as a sentence names them."""
-    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
-
-
-def mean_and_deviation(values):
-    """Mean and sample deviation (n - 1) of numbers; the deviation of one number is None."""
-    values = list(values)
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def checkpoints_of(setting):
-    """Checkpoints that any of its runs has, last before best."""
-    found = {name for group in setting.groups for run in group.runs.values() for name in run.checkpoints}
-    return [name for name in CHECKPOINTS if name in found]
+def describe_seeds(seeds: Iterable[int]) -> str:
+    """Returns "seed 0" or "seeds 0, 1"."""
+    names = [str(seed) for seed in seeds]
+    return f"seed{'' if len(names) == 1 else 's'} {', '.join(names)}"

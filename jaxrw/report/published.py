@@ -1,11 +1,16 @@
-"""The paper's numbers, as data; they stand beside measured ones and are never mixed with them."""
+"""The paper's accuracies and settings. Reports show them beside measured ones and never mix the two."""
 
 import functools
 import importlib.resources
 import json
+import math
+from typing import Any
 
-# What the paper's training and evaluation settings are, for each network.
-_SETTINGS = {
+# A part of a table for one data set, network and checkpoint, as published.json holds it.
+Block = dict[str, Any]
+
+# The paper's settings of training and evaluation.
+_SETTINGS: dict[str, Any] = {
     "dataset.train_size": None,
     "dataset.downscale": 1,
     "model.depth": None,
@@ -21,8 +26,8 @@ _SETTINGS = {
     "method.warmup_epochs": 75,
     "evaluation.eps": 8 / 255,
 }
-# What it does not state and a number depends on, as the configs for its tables have it.
-_UNSTATED = {
+# Settings on which accuracies depend and which the paper does not state, as in the configs of its tables.
+_UNSTATED: dict[str, Any] = {
     "dataset.pad": 4,
     "dataset.flip": True,
     "model.dtype": "float32",
@@ -30,13 +35,13 @@ _UNSTATED = {
     "evaluation.step_size": 2 / 255,
 }
 _TEST_SIZE = 10_000  # images of CIFAR-10's and CIFAR-100's test sets
-_OF_MODEL = {
+_OF_MODEL: dict[str, dict[str, Any]] = {
     "resnet18": {"optim.learning_rate": 0.01, "optim.weight_decay": 3.5e-3},
     "wrn34_10": {"optim.learning_rate": 0.1, "optim.weight_decay": 5e-4},
 }
 
-# The constants of the methods, in every published row.
-CONSTANTS = {
+# The paper's constants of the methods, but for tau.
+CONSTANTS: dict[str, Any] = {
     "beta": 0.5,
     "gamma": 10.0,
     "alpha": 2.0,
@@ -48,38 +53,41 @@ CONSTANTS = {
 
 
 @functools.cache
-def load():
-    """Content of published.json: blocks of Tables 1-8, accuracies as [mean, standard deviation] in percent."""
+def load() -> dict[str, Any]:
+    """Returns published.json: blocks of Tables 1-8, accuracies as [mean, standard deviation] in percent."""
     return json.loads(importlib.resources.files("jaxrw.report").joinpath("published.json").read_text())
 
 
-def tau(dataset, model):
-    """The tau that the paper uses for a network and a data set."""
-    return 3.0 if (dataset, model) == ("cifar100", "resnet18") else 2.0
-
-
-def blocks(dataset, model):
-    """Blocks of the paper's tables of one data set and network, in the paper's order."""
+def blocks(dataset: str, model: str) -> list[Block]:
+    """Returns the blocks of the paper's tables for a data set and network, in the paper's order."""
     return [block for block in load()["blocks"] if (block["dataset"], block["model"]) == (dataset, model)]
 
 
-def differences(config, num_examples):
-    """Fields of a flat config that differ from the paper's: name -> (value here, value there, whether it states it).
+def constants(dataset: str, model: str) -> dict[str, Any]:
+    """Returns the paper's constants of the methods for a data set and network."""
+    return CONSTANTS | {"tau": 3.0 if (dataset, model) == ("cifar100", "resnet18") else 2.0}
 
-    `num_examples` is the number of test images that were evaluated, whatever the config says of it.
+
+def differences(config: dict[str, Any], num_examples: int) -> dict[str, tuple[Any, Any, bool]]:
+    """Returns the fields that differ from the paper's: name -> (value, the paper's, whether the paper states it).
+
+    Args:
+      config: flat.
+      num_examples: number of test images that were evaluated, which the config may not say.
     """
     stated = _SETTINGS | _OF_MODEL.get(config["model.name"], {})
-    found = {
+    fields = {
         field: (config[field], value, field in stated)
         for field, value in (stated | _UNSTATED).items()
-        if field in config and not _same(config[field], value)
+        if field in config and not _equal(config[field], value)
     }
     if num_examples != _TEST_SIZE:
-        found["dataset.test_size"] = (num_examples, _TEST_SIZE, True)
-    return found
+        fields["dataset.test_size"] = (num_examples, _TEST_SIZE, True)
+    return fields
 
 
-def _same(value, other):
-    """Equality to rounding."""
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (value, other))
-    return abs(value - other) < 1e-9 if numbers else value == other
+def _equal(value: Any, other: Any) -> bool:
+    """Compares numbers up to rounding."""
+    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in (value, other)):
+        return value == other
+    return math.isclose(value, other, rel_tol=0, abs_tol=1e-9)

@@ -1,99 +1,287 @@
-"""A setting with all that the report says of it: tables, trends, Figure 4's r, and pictures of its runs."""
+"""Sections of the report: the text, tables and pictures of a setting."""
 
-import dataclasses
 import json
-import math
+import pathlib
+import statistics
+from collections.abc import Iterable
+from typing import Any
 
 from jaxrw import figures
-from jaxrw.report import published, tables, training, trends
-from jaxrw.report.groups import mean_and_deviation
+from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
+from jaxrw.methods import METHODS
+from jaxrw.networks import ARCHITECTURES
+from jaxrw.report import published, tables
+from jaxrw.report.document import Album, Cell, Column, Section, Table
+from jaxrw.report.groups import DATASETS, Setting, describe_seeds
+from jaxrw.report.tables import Accuracy, AccuracyTable
+from jaxrw.report.training_summary import count_machines, count_shared_warmups, summarize_training
+from jaxrw.report.trends import MIN_SEEDS, Trend, create_trends
+from jaxrw.runs.checks import is_number
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A setting with all that is said of it."""
+def create_section(
+    setting: Setting, accuracy_tables: Iterable[AccuracyTable], workdir: pathlib.Path
+) -> Section:
+    """Returns the section of a setting.
 
-    title: str
-    setting: object
-    differences: dict  # `published.differences`; None where the paper has nothing to compare
-    tables: list
-    trends: list
-    correlations: list  # (label, checkpoint, r of clean images, r under attack, number of runs)
-    training: list
-    circumstances: list  # (machine and versions, number of runs)
-    num_shared_warmups: int
-    pictures: list  # (label, run's path, {figure's name: path of its PNG})
-
-
-def create(setting, workdir):
-    """All that is said of a setting."""
-    made = tables.create(setting)
+    Args:
+      setting: runs that tables compare.
+      accuracy_tables: its `tables.create_tables`.
+      workdir: directory of all runs.
+    """
+    others = (
+        _trends_table(setting, create_trends(setting, accuracy_tables)),
+        _correlations_table(setting, workdir),
+        _training_table(setting, workdir),
+    )
     return Section(
-        title=f"{setting.network} on {setting.dataset}",
-        setting=setting,
-        differences=_differences(setting),
-        tables=made,
-        trends=trends.create(made, setting),
-        correlations=_correlations(setting, workdir),
-        training=training.create(setting, workdir),
-        circumstances=training.circumstances(setting),
-        num_shared_warmups=training.shared_warmups(setting),
-        pictures=_pictures(setting, workdir),
+        title=setting.title,
+        num_epochs=setting.config["optim.num_epochs"],
+        paragraphs=(_describe_setting(setting), _describe_runs(setting)),
+        tables=[*map(_present_accuracies, accuracy_tables), *(table for table in others if table.rows)],
+        albums=_albums(setting, workdir),
     )
 
 
-def _differences(setting):
-    """Fields that differ from the paper's; None where it has no table of the data set and network."""
-    config = setting.config
-    if not published.blocks(config["dataset.name"], config["model.name"]):
-        return None
-    # Several lengths of the warm-up stand in the rows' labels.
-    config = {name: value for name, value in config.items() if name != "method.warmup_epochs"}
+def count_runs(number: int) -> str:
+    """Returns "1 run" or "2 runs"."""
+    return f"{number} run{'' if number == 1 else 's'}"
+
+
+def _describe_setting(setting: Setting) -> str:
+    """Describes the schedule, the test images, and the differences from the paper's settings."""
+    names = ("attack.eps", "evaluation.eps")
+    radii = [_format_field(name, setting.config[name]) for name in names if name in setting.config]
+    eps = f"eps {' in training, '.join(dict.fromkeys(radii))}"
+    eps += " in evaluation" if len(set(radii)) > 1 else ""
+    sentences = [f"{setting.config['optim.num_epochs']} epochs, {eps}, {setting.num_examples:,} test images."]
+    if differences := describe_differences(setting):
+        sentences.append(
+            f"Not the paper's settings, so compare the order of its numbers, not their size: {differences}."
+        )
+    elif setting.published_blocks:
+        sentences.append("The paper's settings.")
+    reasons = tables.reasons_to_leave_out(setting)
+    sentences += [f"The {name} checkpoint {reason}: it has no table." for name, reason in reasons.items()]
+    return " ".join(sentences)
+
+
+def describe_differences(setting: Setting) -> str:
+    """Returns the fields that differ from the paper's, with both values; empty if the paper has no such table."""
+    if not setting.published_blocks:
+        return ""
+    # Labels of rows name the warm-up if there are several lengths.
+    config = {name: value for name, value in setting.config.items() if name != "method.warmup_epochs"}
     if len(setting.warmups) == 1:
         config["method.warmup_epochs"] = min(setting.warmups)
-    return published.differences(config, setting.num_examples)
+    return ", ".join(
+        f"{name} {_format_field(name, value)} "
+        f"({'paper' if is_stated else 'for its tables here'} {_format_field(name, papers)})"
+        for name, (value, papers, is_stated) in published.differences(config, setting.num_examples).items()
+    )
 
 
-def _correlations(setting, workdir):
-    """Figure 4's r of every group, the mean over its runs."""
+def _format_field(name: str, value: object) -> str:
+    """Returns the value of a field; radii and steps in 1/255 of the pixel range."""
+    if value is None:
+        return "all" if name.startswith("dataset.") else "its own"
+    if name.endswith((".eps", ".step_size")) and isinstance(value, int | float):
+        return f"{255 * value:g}/255"
+    return f"{value}"
+
+
+def _describe_runs(setting: Setting) -> str:
+    """Describes seeds, machines and versions; empty if no results.json holds them."""
+    machines = count_machines(setting)
+    if not machines:
+        return ""
+    sentences = [f"{describe_seeds(setting.seeds).capitalize()}."]
+    sentences += [f"{count_runs(number)}: {machine}." for machine, number in machines]
+    if number := count_shared_warmups(setting):
+        sentences.append(
+            f"{count_runs(number)} began with the warm-up that another run of their seed had trained: in it all "
+            "weights are 1, whatever the method."
+        )
+    return " ".join(sentences)
+
+
+def _present_accuracies(table: AccuracyTable) -> Table:
+    return Table(
+        title=table.title,
+        columns=[Column(ATTACKS[attack].title) for attack in table.attacks],
+        rows=[(row.label, [_present_accuracy(cell) for cell in row.cells]) for row in table.rows],
+        caption=_caption(table),
+        has_accuracies=True,
+        number=table.number,
+    )
+
+
+def _present_accuracy(cell: Accuracy) -> Cell:
+    text, papers = "not run", ""
+    if cell.mean is not None:
+        text = f"{cell.mean:.2f}" + ("" if cell.deviation is None else f" ± {cell.deviation:.2f}")
+    if cell.published:
+        papers = "{:.2f} ± {:.2f}".format(*cell.published)
+        papers += "" if cell.difference is None else f" ({cell.difference:+.2f})"
+    return Cell(
+        text,
+        bold=cell.best,
+        arrow=cell.improved,
+        warning=cell.attack == AUTOATTACK and not cell.values,
+        num_seeds=len(cell.values),
+        missing=bool(cell.missing),
+        published=papers,
+    )
+
+
+def _caption(table: AccuracyTable) -> str:
+    """Describes the numbers of a table."""
+    sentences = [
+        f"Accuracy in percent on {table.setting.num_examples:,} test images, mean ± sample deviation over n seeds "
+        f"(found: {', '.join(map(str, table.setting.seeds))}). Bold: best of its column, of those with every seed. "
+        "↑: higher than without margin reweighting, over the seeds that both have."
+    ]
+    if any(cell.published for row in table.rows for cell in row.cells):
+        sentences.append("Paper: its mean ± deviation over five seeds, and measured minus published.")
+    if not all(row.cells[-1].values for row in table.rows):
+        sentences.append(
+            "⚠ AutoAttack was not run for every row: believe no other robust accuracy without it."
+        )
+    if missing := _describe_missing(table):
+        sentences.append(f"‡ Seeds missing: {missing}.")
+    return " ".join([*sentences, *(f"{note}." for note in table.notes)])
+
+
+def _describe_missing(table: AccuracyTable) -> str:
+    """Names the missing seeds by row and columns."""
+    columns: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for row in table.rows:
+        for cell in row.cells:
+            if cell.missing:
+                columns.setdefault((row.label, cell.missing), []).append(ATTACKS[cell.attack].title)
+    return "; ".join(
+        f"{label}: {describe_seeds(seeds)} of "
+        + ("all columns" if len(titles) == len(table.attacks) else ", ".join(titles))
+        for (label, seeds), titles in columns.items()
+    )
+
+
+def _text_row(label: str, *texts: str) -> tuple[str, list[Cell]]:
+    return label, [Cell(text) for text in texts]
+
+
+def _trends_table(setting: Setting, trends: Iterable[Trend]) -> Table:
+    number = setting.num_examples
+    return Table(
+        title="The paper's trends",
+        columns=[
+            *(Column("table", is_number=False), Column("attack", is_number=False)),
+            *map(Column, ("paper", "measured", "seeds")),
+            Column("", is_number=False),
+        ],
+        rows=[
+            _text_row(
+                trend.words,
+                f"Table {trend.table.number}",
+                ATTACKS[trend.attack].title,
+                f"{trend.published:+.2f}",
+                _format_number(trend.measured, "+.2f")
+                + ("" if trend.half_interval is None else f" ± {trend.half_interval:.2f}"),
+                str(trend.num_seeds),
+                trend.verdict,
+            )
+            for trend in trends
+        ],
+        caption=(
+            "Differences in percentage points, seed by seed; ± is half of their 95 % confidence interval by Student's "
+            f"t over the seeds, from {MIN_SEEDS} on, and at least one image. A difference within it is not told apart "
+            "from 0; of twenty such intervals one misses by chance. Which test images were taken is not in it: with "
+            f"{number:,}, that alone gives an accuracy a standard error of up to {50 / number**0.5:.1f} points, and a "
+            "difference on the same images less."
+        ),
+    )
+
+
+def _correlations_table(setting: Setting, workdir: pathlib.Path) -> Table:
+    """Returns the table of Figure 4's r: means over the runs of each group."""
     rows = []
-    for group_ in setting.groups:
-        found = {}
-        for run in group_.runs.values():
-            facts = _facts(workdir / run.path)
-            if facts:
-                found.setdefault(facts["name"], []).append((facts["r"]["clean"], facts["r"]["adversarial"]))
-        for name, values in found.items():
-            means = [mean_and_deviation(kind)[0] for kind in zip(*values, strict=True)]
-            rows.append((setting.label(group_), name, *means, len(values)))
-    return rows
+    for group in setting.groups:
+        pairs: dict[str, list[tuple[float, float]]] = {}  # by checkpoint: r of clean images, r under attack
+        for run in group.runs.values():
+            if facts := _read_facts(workdir / run.path):
+                pairs.setdefault(facts["name"], []).append((facts["r"]["clean"], facts["r"]["adversarial"]))
+        for checkpoint, values in pairs.items():
+            means = [f"{statistics.fmean(kind):.3f}" for kind in zip(*values, strict=True)]
+            rows.append(_text_row(setting.label(group), checkpoint, *means, str(len(values))))
+    papers = published.load()["figure4"]
+    model, dataset = ARCHITECTURES[papers["model"]].title, DATASETS[papers["dataset"]]
+    method = METHODS[papers["method"]].title
+    return Table(
+        title="Figure 4: Pearson's r of similarity and incorrect rate (Eq. 23)",
+        columns=[
+            Column("checkpoint", is_number=False),
+            *map(Column, ("clean images", "under PGD-20", "runs")),
+        ],
+        rows=rows,
+        caption=f"The paper: {papers['r']:.2f} for {model} on {dataset} with {method} adversarial training.",
+    )
 
 
-def _facts(path):
-    """What a run's figures have kept, None where that is not there or not as it was written."""
+def _read_facts(path: pathlib.Path) -> dict[str, Any] | None:
+    """Reads the data of a run's figures; None if they are missing or damaged."""
     try:
         facts = json.loads((path / "figures" / "data.json").read_text())
         numbers = [facts["r"]["clean"], facts["r"]["adversarial"]]
-        usable = isinstance(facts["name"], str) and all(math.isfinite(number) for number in numbers)
+        is_usable = isinstance(facts["name"], str) and all(map(is_number, numbers))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return facts if usable else None
+    return facts if is_usable else None
 
 
-def _pictures(setting, workdir):
-    """Figures of the first run of each group that has some."""
-    chosen = []
-    for group_ in setting.groups:
-        for _, run in sorted(group_.runs.items()):
-            found = {name: path for name, path in figures.of_run(workdir / run.path).items() if _is_png(path)}
-            if found:
-                chosen.append((f"{setting.label(group_)}, seed {run.config['seed']}", run.path, found))
+def _training_table(setting: Setting, workdir: pathlib.Path) -> Table:
+    return Table(
+        title="How the training went",
+        columns=[
+            Column(title)
+            for title in ("warm-up's end", "end", "mean weight", "light weights, %", "minutes", "runs")
+        ],
+        rows=[
+            _text_row(
+                label,
+                _format_number(means.warmup_accuracy, ".1f"),
+                _format_number(means.accuracy, ".1f"),
+                _format_number(means.weight, ".3f"),
+                _format_number(means.light, ".1f"),
+                _format_number(means.minutes, ".1f"),
+                str(number),
+            )
+            for label, means, number in summarize_training(setting, workdir)
+        ],
+        caption=(
+            "Accuracy on the training images under the training attack, in percent, in the last epoch of the warm-up "
+            "and in the last of all; mean weight and share of the weights below 0.05 in the epochs after the warm-up; "
+            "minutes of training, the warm-up included. Means over the runs."
+        ),
+    )
+
+
+def _format_number(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
+
+
+def _albums(setting: Setting, workdir: pathlib.Path) -> list[Album]:
+    """Returns the pictures of the first run of each group that has some."""
+    albums = []
+    for group in setting.groups:
+        for seed, run in sorted(group.runs.items()):
+            paths = figures.of_run(workdir / run.path).items()
+            if pictures := {figures.FIGURES[name]: path for name, path in paths if _is_png(path)}:
+                albums.append(Album(f"{setting.label(group)}, seed {seed}", run.path, pictures))
                 break
-    return chosen
+    return albums
 
 
-def _is_png(path):
-    """Whether a file begins as a PNG does, and can be read."""
+def _is_png(path: pathlib.Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(8) == b"\x89PNG\r\n\x1a\n"

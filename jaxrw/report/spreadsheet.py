@@ -1,79 +1,68 @@
-"""The report's cells as CSV, for a spreadsheet or a program."""
+"""The report's accuracies as CSV, for a spreadsheet or a program."""
 
 import csv
 import io
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from jaxrw.report import words
-
-_COLUMNS = [
-    "setting",
-    "dataset",
-    "model",
-    "network",
-    "eps",
-    "num_epochs",
-    "differences",
-    "table",
-    "title",
-    "checkpoint",
-    "row",
-    "attack",
-    "mean",
-    "deviation",
-    "num_seeds",
-    "seeds",
-    "missing_seeds",
-    "num_examples",
-    "best",
-    "improved",
-    "paper_mean",
-    "paper_deviation",
-    "difference",
-]
+from jaxrw.report.groups import Setting
+from jaxrw.report.sections import describe_differences
+from jaxrw.report.tables import Accuracy, AccuracyTable, Row
 
 
-def render(sections):
-    """A line a cell, numbers in full; empty where there is none."""
+class _Entry(NamedTuple):
+    """An accuracy and where it stands; settings count from 1."""
+
+    number: int
+    setting: Setting
+    differences: str
+    table: AccuracyTable
+    row: Row
+    cell: Accuracy
+
+
+_COLUMNS: dict[str, Callable[[_Entry], object]] = {
+    "setting": lambda entry: entry.number,
+    "dataset": lambda entry: entry.setting.config["dataset.name"],
+    "model": lambda entry: entry.setting.config["model.name"],
+    "network": lambda entry: entry.setting.network,
+    "eps": lambda entry: entry.setting.config.get("evaluation.eps"),
+    "num_epochs": lambda entry: entry.setting.config["optim.num_epochs"],
+    "differences": lambda entry: entry.differences,
+    "table": lambda entry: entry.table.number,
+    "title": lambda entry: entry.table.title,
+    "checkpoint": lambda entry: entry.table.checkpoint,
+    "row": lambda entry: entry.row.label,
+    "attack": lambda entry: entry.cell.attack,
+    "mean": lambda entry: entry.cell.mean,
+    "deviation": lambda entry: entry.cell.deviation,
+    "num_seeds": lambda entry: len(entry.cell.values),
+    "seeds": lambda entry: " ".join(map(str, sorted(entry.cell.values))),
+    "missing_seeds": lambda entry: " ".join(map(str, entry.cell.missing)),
+    "num_examples": lambda entry: entry.setting.num_examples,
+    "best": lambda entry: int(entry.cell.best),
+    "improved": lambda entry: int(entry.cell.improved),
+    "paper_mean": lambda entry: entry.cell.published and entry.cell.published[0],
+    "paper_deviation": lambda entry: entry.cell.published and entry.cell.published[1],
+    "difference": lambda entry: entry.cell.difference,
+}
+
+
+def render_csv(settings: Iterable[tuple[Setting, list[AccuracyTable]]]) -> str:
+    """Returns a line for each accuracy, with numbers in full; empty for what is missing."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for number, section in enumerate(sections, start=1):
-        config = section.setting.config
-        of_setting = {
-            "setting": number,
-            "dataset": config["dataset.name"],
-            "model": config["model.name"],
-            "network": section.setting.network,
-            "eps": config.get("evaluation.eps", ""),
-            "num_epochs": config["optim.num_epochs"],
-            "differences": words.differences(section),
-        }
-        for made in section.tables:
-            for row in made.rows:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for number, (setting, tables) in enumerate(settings, start=1):
+        differences = describe_differences(setting)
+        for table in tables:
+            for row in table.rows:
                 for cell in row.cells:
-                    mean, deviation = cell.published or ("", "")
-                    values = of_setting | {
-                        "table": made.number or "",
-                        "title": made.title,
-                        "checkpoint": made.checkpoint,
-                        "row": row.label,
-                        "attack": cell.attack,
-                        "mean": cell.mean,
-                        "deviation": cell.deviation,
-                        "num_seeds": len(cell.values),
-                        "seeds": " ".join(map(str, sorted(cell.values))),
-                        "missing_seeds": " ".join(map(str, cell.missing)),
-                        "num_examples": made.setting.num_examples,
-                        "best": int(cell.best),
-                        "improved": int(cell.improved),
-                        "paper_mean": mean,
-                        "paper_deviation": deviation,
-                        "difference": cell.difference,
-                    }
-                    writer.writerow({name: _safe(value) for name, value in values.items()})
+                    entry = _Entry(number, setting, differences, table, row, cell)
+                    writer.writerow(_without_formula(value(entry)) for value in _COLUMNS.values())
     return file.getvalue()
 
 
-def _safe(value):
-    """A text that no spreadsheet takes for a formula."""
+def _without_formula(value: object) -> object:
+    """Quotes text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value

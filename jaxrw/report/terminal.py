@@ -1,44 +1,43 @@
-"""Results of single runs as a table for the terminal."""
+"""Accuracies of single runs as a table for the terminal."""
+
+from collections.abc import Iterable, Mapping
 
 from jaxrw.attacks.suite import ATTACKS
+from jaxrw.runs.results import Results
 
-# Columns up to this one hold names, those after it numbers.
-_TEXT = 2
+# Number of columns on the left that hold names; the others hold numbers.
+_NUM_NAMES = 3
 
 
-def table(results):
-    """Markdown table of results by run; "not run" stands where an attack was not run.
+def table(results: Mapping[str, Results]) -> str:
+    """Returns a Markdown table of accuracies in percent.
 
     Args:
-      results: dict from a run's name to the content of its results.json.
+      results: contents of results.json by the names of runs.
     """
-    rows = [
-        ("run", "method", "checkpoint", "epoch", "images", *(attack.title for attack in ATTACKS.values()))
-    ]
+    titles = (attack.title for attack in ATTACKS.values())
+    rows = [("run", "method", "checkpoint", "epoch", "images", *titles)]
     for run_name, content in results.items():
+        # Weights that were trained elsewhere have neither method nor epoch.
+        method = content["config"].get("method", {}).get("name", "-")
         for name, checkpoint in content["checkpoints"].items():
             if checkpoint:
-                cells = [
-                    "not run"
-                    if checkpoint["accuracy"].get(attack) is None
-                    else f"{checkpoint['accuracy'][attack]:.2f}"
-                    for attack in ATTACKS
-                ]
-                # A network that was trained elsewhere has neither method nor epoch here.
-                method = content["config"].get("method", {}).get("name", "-")
                 epoch = str(checkpoint["epoch"] + 1) if "epoch" in checkpoint else "-"
-                counts = (epoch, f"{checkpoint['num_examples']:,}")
-                rows.append((run_name, method, name, *counts, *cells))
+                accuracies = (checkpoint["accuracy"].get(attack) for attack in ATTACKS)
+                cells = ("not run" if value is None else f"{value:.2f}" for value in accuracies)
+                rows.append((run_name, method, name, epoch, f"{checkpoint['num_examples']:,}", *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    first, *rest = [_line(row, widths) for row in rows]
-    rule = "|" + "|".join("-" * (w + 1) + (":" if i > _TEXT else "-") for i, w in enumerate(widths)) + "|"
-    return "\n".join([first, rule, *rest])
+    rule = [
+        "-" * (width + 2) if column < _NUM_NAMES else "-" * (width + 1) + ":"
+        for column, width in enumerate(widths)
+    ]
+    header, *lines = [_line(row, widths) for row in rows]
+    return "\n".join([header, f"|{'|'.join(rule)}|", *lines])
 
 
-def _line(row, widths):
-    """One row: names to the left, numbers to the right."""
+def _line(row: Iterable[str], widths: Iterable[int]) -> str:
     cells = [
-        cell.ljust(width) if column <= _TEXT else cell.rjust(width)
+        cell.ljust(width) if column < _NUM_NAMES else cell.rjust(width)
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return f"| {' | '.join(cells)} |"

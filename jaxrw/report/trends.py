@@ -1,190 +1,185 @@
-"""What the paper says that its method does, as differences between rows, measured and published."""
+"""The paper's claims about its method as differences between rows, published and measured."""
 
 import dataclasses
 import itertools
+import math
+import statistics
+from collections.abc import Iterable, Iterator
 
-from scipy.special import stdtrit
+from scipy import stats
 
 from jaxrw.methods import METHODS
 from jaxrw.networks import ARCHITECTURES
-from jaxrw.report import published, tables
-from jaxrw.report.groups import mean_and_deviation
-from jaxrw.report.tables import Cell, Table
+from jaxrw.report import published
+from jaxrw.report.groups import Group, Setting
+from jaxrw.report.tables import Accuracy, AccuracyTable, fill_blocks
+
+# Fewer seeds give no useful interval: two agree to a tenth of a point by chance.
+MIN_SEEDS = 3
 
 _BOTH = ("pgd100", "aa")
 
-# (words, minuend, subtrahend) -> attacks; rows by the labels of the paper's tables.
-_OF_METHODS = {
-    ("MAIL against Standard", "MAIL", "Standard"): _BOTH,
-    ("Ours+MAIL against MAIL", "Ours+MAIL", "MAIL"): _BOTH,
-    ("WMMR against Standard", "WMMR", "Standard"): _BOTH,
-    ("Ours+WMMR against WMMR", "Ours+WMMR", "WMMR"): _BOTH,
-    ("GAIRAT against Standard", "GAIRAT", "Standard"): _BOTH,
-    ("EWAT against Standard", "EWAT", "Standard"): ("aa",),
+# Methods that are compared with the one whose margin they reweight, or else with Standard, and under which attacks.
+_METHODS = {
+    "mail": _BOTH,
+    "ours_mail": _BOTH,
+    "wmmr": _BOTH,
+    "ours_wmmr": _BOTH,
+    "gairat": _BOTH,
+    "ewat": ("aa",),
 }
-_ATTACKS = _OF_METHODS | {
-    ("larger tau", "tau = 4", "tau = 2"): _BOTH,
-    ("larger tau", "tau = 3", "tau = 2"): _BOTH,
-    ("with against without similarity", "with similarity", "without similarity"): _BOTH,
-}
-
-# Seeds below which an interval says nothing: two agree to a tenth of a point by chance, and Student's t has one degree.
-ENOUGH = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Trend:
-    """A difference of two rows in percentage points."""
+    """A difference of two rows in percentage points.
+
+    Attributes:
+      words: the two rows.
+      table: the paper's.
+      attack: column.
+      published: the paper's difference.
+      measured: mean difference over the seeds that both rows have; None if there are none.
+      half_interval: half of its 95 % confidence interval; None for fewer than `MIN_SEEDS` seeds.
+      num_seeds: that both rows have.
+      was_run: whether both rows have any accuracy.
+    """
 
     words: str
-    table: Table
+    table: AccuracyTable
     attack: str
     published: float
-    measured: float | None  # mean over the seeds that both rows have
-    within: float | None  # half of that mean's 95 % confidence interval; None for fewer than `ENOUGH` seeds
+    measured: float | None
+    half_interval: float | None
     num_seeds: int
-    was_run: bool  # whether both rows have any number at all
+    was_run: bool
 
     @property
-    def verdict(self):
+    def verdict(self) -> str:
         """Whether the difference has the published sign, as far as the seeds can tell."""
         if self.measured is None:
             return "no seed in common" if self.was_run else "not run"
         same = self.measured * self.published > 0
-        if self.within is None:
+        if self.half_interval is None:
             number = "one seed" if self.num_seeds == 1 else "two seeds"
             return f"same sign, {number}" if same else f"not the same sign, {number}"
-        if abs(self.measured) <= self.within:
+        if abs(self.measured) <= self.half_interval:
             return "not told apart from 0"
         return "appears" if same else "does not appear"
 
 
-def create(made, setting):
-    """Trends that the paper's tables among `made` allow to measure, in their order, then the other sign of beta.
+def create_trends(setting: Setting, tables: Iterable[AccuracyTable]) -> list[Trend]:
+    """Returns the paper's trends that a setting allows to measure.
 
-    What the paper shows of best checkpoints alone is also measured on the last ones, and what it shows of another
-    network alone, here too; both are said.
+    First those of the paper's tables in `tables`. Then, on last checkpoints, those that the paper shows of best
+    checkpoints or of another network alone, which their words say. Last the other sign of beta.
     """
-    trends = [trend for table in made if table.number for trend in _of_table(table)]
+    papers = [table for table in tables if table.number]
+    trends = [trend for table in papers for trend in _compare_rows(table)]
     known = {(trend.words, trend.attack) for trend in trends if trend.table.checkpoint == "last"}
-    for table in tables.of_paper(setting, measured="last"):
-        found = [trend for trend in _of_table(table) if (trend.words, trend.attack) not in known]
-        known |= {(trend.words, trend.attack) for trend in found}
-        trends += [
-            dataclasses.replace(trend, words=f"{trend.words}, last instead of best") for trend in found
-        ]
-    if published.blocks(setting.config["dataset.name"], setting.config["model.name"]):
-        trends += _of_other_networks(setting, known)
-    return trends + _of_other_sign(made, setting)
-
-
-def _of_other_networks(setting, known):
-    """Trends that the paper shows of the same data set with another network alone, of its last checkpoints."""
-    trends = []
-    for block in published.load()["blocks"]:
-        if block["dataset"] != setting.config["dataset.name"] or block["checkpoint"] != "last":
-            continue
-        for table in tables.of_blocks(setting, [block]):
-            found = [trend for trend in _of_table(table) if (trend.words, trend.attack) not in known]
-            known = known | {(trend.words, trend.attack) for trend in found}
+    blocks = setting.published_blocks
+    on_last = fill_blocks(setting, [block | {"checkpoint": "last"} for block in blocks])
+    trends += _unknown_trends(on_last, known, ", last instead of best")
+    for block in published.load()["blocks"] if blocks else ():
+        if block["dataset"] == setting.config["dataset.name"] and block["checkpoint"] == "last":
             network = ARCHITECTURES[block["model"]].title
-            trends += [
-                dataclasses.replace(trend, words=f"{trend.words}, paper: {network}") for trend in found
-            ]
-    return trends
+            trends += _unknown_trends(fill_blocks(setting, [block]), known, f", paper: {network}")
+    return trends + _trends_of_other_sign(setting, papers)
 
 
-def _of_table(table):
-    """Trends of one of the paper's tables."""
+def _unknown_trends(tables: Iterable[AccuracyTable], known: set[tuple[str, str]], suffix: str) -> list[Trend]:
+    """Returns the trends of tables that are not in `known`, and adds them to it."""
     trends = []
-    for (words, first, second), compared in _ATTACKS.items():
-        rows = [[_cell(table, label, attack) for label in (first, second)] for attack in compared]
-        trends += _of_rows(f"{words}{_which(first, second)}", table, compared, rows)
+    for table in tables:
+        new = [trend for trend in _compare_rows(table) if (trend.words, trend.attack) not in known]
+        known |= {(trend.words, trend.attack) for trend in new}
+        trends += [dataclasses.replace(trend, words=f"{trend.words}{suffix}") for trend in new]
     return trends
 
 
-def _of_rows(words, table, compared, rows):
-    """Trends of two rows under each attack, none where no attack was run on both: a row without AutoAttack says so."""
-    if not any(all(cell.values for cell in cells) for cells in rows):
-        return []
+def _compare_rows(table: AccuracyTable) -> list[Trend]:
+    """Returns the trends of one of the paper's tables."""
     return [
-        _trend(words, table, attack, *cells)
-        for attack, cells in zip(compared, rows, strict=True)
-        if all(cell.published for cell in cells)
+        trend
+        for words, first, second, attacks in _comparisons()
+        for trend in _create_trends(
+            words, table, [(_cell(table, first, attack), _cell(table, second, attack)) for attack in attacks]
+        )
     ]
 
 
-def _of_other_sign(made, setting):
-    """MAIL and Ours+MAIL with the margin's sign as Algorithm 1 prints it, against what the paper reports of them."""
-    papers = [table for table in made if table.number]
-    with_other_sign = _with_other_sign(setting)
+def _comparisons() -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+    """Yields words, the labels of minuend and subtrahend in the paper's tables, and attacks."""
+    for name, attacks in _METHODS.items():
+        first, second = METHODS[name].title, METHODS[METHODS[name].base or "standard"].title
+        yield f"{first} against {second}", first, second, attacks
+    for tau in (4, 3):
+        yield f"larger tau ({tau} against 2)", f"tau = {tau}", "tau = 2", _BOTH
+    yield "with against without similarity", "with similarity", "without similarity", _BOTH
+
+
+def _trends_of_other_sign(setting: Setting, papers: Iterable[AccuracyTable]) -> list[Trend]:
+    """Compares MAIL and Ours+MAIL with beta's sign as in Algorithm 1 with what the paper reports of them."""
+    beta = -published.CONSTANTS["beta"]
+    constants = setting.published_constants | {"beta": beta}
+    groups = [g for g in setting.groups if g.constants.get("beta") == beta and g.fits(constants)]
+    standard = METHODS["standard"].title
     trends = []
-    for table, group in itertools.product(papers, with_other_sign):
-        others = {"Standard": None} | {
+    for table, group in itertools.product(papers, groups):
+        others: dict[str, Group | None] = {standard: None} | {
             setting.label(other): other
-            for other in with_other_sign
-            if other.method == METHODS[group.method].base and other.warmup == group.warmup
+            for other in groups
+            if other.method.name == group.method.base and other.warmup == group.warmup
         }
         for label, other in others.items():
-            words = f"{setting.label(group)}, against {label}"
-            rows = [
+            pairs = [
                 (
-                    _with_values(_cell(table, group.name, attack), group, table),
-                    _with_values(_cell(table, other.name if other else label, attack), other, table),
+                    _cell(table, group.method.title, attack, group),
+                    _cell(table, other.method.title if other else standard, attack, other),
                 )
                 for attack in _BOTH
             ]
-            trends += _of_rows(words, table, _BOTH, rows)
+            trends += _create_trends(f"{setting.label(group)}, against {label}", table, pairs)
     return trends
 
 
-def _with_values(cell, group, table):
-    """The paper's cell with what a group measured; as it is without a group."""
-    return (
-        cell
-        if group is None
-        else dataclasses.replace(cell, values=group.values(table.checkpoint, cell.attack))
-    )
+def _cell(table: AccuracyTable, label: str, attack: str, group: Group | None = None) -> Accuracy:
+    """Returns the cell of a row, empty if the table has no such row, with the accuracies of a group if given."""
+    cells = (cell for row in table.rows if row.label == label for cell in row.cells if cell.attack == attack)
+    cell = next(cells, Accuracy(attack, {}))
+    return dataclasses.replace(cell, values=group.accuracies(table.checkpoint, attack)) if group else cell
 
 
-def _with_other_sign(setting):
-    """Groups that are the paper's but for the sign of beta."""
-    beta = -published.CONSTANTS["beta"]
-    tau = published.tau(setting.config["dataset.name"], setting.config["model.name"])
+def _create_trends(words: str, table: AccuracyTable, pairs: list[tuple[Accuracy, Accuracy]]) -> list[Trend]:
+    """Returns the trends of two rows; none if no attack was run on both."""
+    if not any(cell.values and other.values for cell, other in pairs):
+        return []
     return [
-        group
-        for group in setting.groups
-        if group.constants.get("beta") == beta and group.is_papers(tau=tau, beta=beta)
+        _create_trend(words, table, cell, other, cell.published[0] - other.published[0])
+        for cell, other in pairs
+        if cell.published and other.published
     ]
 
 
-def _cell(table, label, attack):
-    """Cell of a row under an attack; an empty one where the table has none."""
-    found = (cell for row in table.rows if row.label == label for cell in row.cells if cell.attack == attack)
-    return next(found, Cell(attack, {}))
-
-
-def _which(first, second):
-    """The two values of tau."""
-    return f" ({first.split()[-1]} against {second.split()[-1]})" if first.startswith("tau") else ""
-
-
-def _trend(words, table, attack, cell, other):
-    """The difference of two cells, seed by seed: runs of one seed share their data's order and first weights."""
+def _create_trend(
+    words: str, table: AccuracyTable, cell: Accuracy, other: Accuracy, published: float
+) -> Trend:
+    """Compares two cells seed by seed, because runs of one seed share the order of the data and the first weights."""
     shared = cell.values.keys() & other.values.keys()
     differences = [cell.values[seed] - other.values[seed] for seed in shared]
-    published_ = cell.published[0] - other.published[0]
-    was_run = bool(cell.values and other.values)
-    if not differences:
-        return Trend(words, table, attack, published_, None, None, 0, was_run)
-    mean, deviation = mean_and_deviation(differences)
-    within = None
-    if len(differences) >= ENOUGH:
-        # Seeds that happen to agree do not make one image certain.
-        within = max(_half_interval(deviation, len(differences)), 100 / table.setting.num_examples)
-    return Trend(words, table, attack, published_, mean, within, len(differences), was_run)
-
-
-def _half_interval(deviation, number):
-    """Half of the 95 % confidence interval of the mean of so many numbers, by Student's t: 2.5 deviations for three."""
-    return stdtrit(number - 1, 0.975) * deviation / number**0.5
+    number = len(differences)
+    half_interval = None
+    if number >= MIN_SEEDS:
+        half_interval = stats.t.ppf(0.975, number - 1) * statistics.stdev(differences) / math.sqrt(number)
+        # Seeds that agree by chance are not certain of a single image.
+        half_interval = max(half_interval, 100 / table.setting.num_examples)
+    return Trend(
+        words,
+        table,
+        cell.attack,
+        published,
+        statistics.fmean(differences) if differences else None,
+        half_interval,
+        number,
+        bool(cell.values and other.values),
+    )

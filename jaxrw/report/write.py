@@ -1,10 +1,15 @@
-"""The report of all runs below a directory: Markdown, LaTeX, CSV and one HTML page with everything in it."""
+"""Writes the report of all runs below a directory as Markdown, LaTeX, CSV and one HTML page."""
 
+import os
 import pathlib
 
-from jaxrw.report import latex, markdown, page, sections, spreadsheet
 from jaxrw.report.collect import collect
-from jaxrw.report.groups import group
+from jaxrw.report.document import Document
+from jaxrw.report.groups import group_runs
+from jaxrw.report.render import render_latex, render_markdown, render_page
+from jaxrw.report.sections import count_runs, create_section
+from jaxrw.report.spreadsheet import render_csv
+from jaxrw.report.tables import create_tables
 from jaxrw.report.terminal import table
 from jaxrw.system import files
 from jaxrw.system.errors import RunError, UserError
@@ -13,13 +18,21 @@ from jaxrw.system.errors import RunError, UserError
 _NOTES = "notes.md"
 
 
-def run(workdir, directory=None, *, markdown_path=None):
-    """Write the report of every run below `workdir`; returns what to print: a table of the runs, and where it went.
+def run(
+    workdir: str | os.PathLike[str],
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    markdown_path: str | os.PathLike[str] | None = None,
+) -> str:
+    """Writes the report of every run below `workdir`.
 
     Args:
       workdir: directory of all runs.
-      directory: where report.md, report.tex, report.csv and report.html go; None: `workdir`/report.
-      markdown_path: where the Markdown goes once more, its pictures found from there; None: nowhere.
+      directory: of report.md, report.tex, report.csv and report.html; None: `workdir`/report.
+      markdown_path: file for a second copy of the Markdown, with links to the pictures from there; None: no copy.
+
+    Returns:
+      What to print: a table of the runs, problems, and where the report is.
 
     Raises:
       UserError: no run below `workdir` can be used.
@@ -33,37 +46,43 @@ def run(workdir, directory=None, *, markdown_path=None):
         raise UserError(
             f"--workdir {workdir} has no usable results.json below it{reasons}; train or evaluate first"
         )
-    found = [sections.create(setting, workdir) for setting in group(runs, problems)]
-    content = {"sections": found, "problems": problems, "runs": runs, "name": workdir.resolve().name}
-    notes = _read_notes(workdir / _NOTES)
-    written = {
-        directory / "report.md": markdown.render(directory=directory, notes=notes, **content),
-        directory / "report.tex": latex.render(found),
-        directory / "report.csv": spreadsheet.render(found),
-        directory / "report.html": page.render(**content),
+    settings = [(setting, create_tables(setting)) for setting in group_runs(runs, problems)]
+    document = Document(
+        title=f"Results of {workdir.resolve().name}",
+        notes=_read_notes(workdir / _NOTES),
+        num_runs=count_runs(len(runs)),
+        problems=problems,
+        sections=[create_section(setting, tables, workdir) for setting, tables in settings],
+    )
+    texts = {
+        directory / "report.md": render_markdown(document, directory),
+        directory / "report.tex": render_latex(document),
+        directory / "report.csv": render_csv(settings),
+        directory / "report.html": render_page(document),
     }
     if markdown_path:
         path = pathlib.Path(markdown_path)
-        written[path] = markdown.render(directory=path.parent, notes=notes, **content)
-    for path, text in written.items():
+        texts[path] = render_markdown(document, path.parent)
+    for path, text in texts.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.replacing(path) as file:
                 file.write(text.encode())
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
-    told = [f"{problem.path}: {problem.words}" for problem in problems]
-    return "\n".join([table({run.path: _checked(run) for run in runs}), "", *told, f"report in {directory}"])
+    results = {
+        run.path: {
+            "config": {"method": {"name": run.config["method.name"]}},
+            "checkpoints": run.checkpoints,
+        }
+        for run in runs
+    }
+    lines = [f"{problem.path}: {problem.words}" for problem in problems]
+    return "\n".join([table(results), "", *lines, f"report in {directory}"])
 
 
-def _checked(run):
-    """What of a run's results was checked, in their form."""
-    return {"config": {"method": {"name": run.config["method.name"]}}, "checkpoints": run.checkpoints}
-
-
-def _read_notes(path):
-    """Content of the notes, empty where there are none."""
+def _read_notes(path: pathlib.Path) -> str:
     try:
-        return path.read_text() if path.exists() else ""
+        return path.read_text().strip() if path.exists() else ""
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}; it must be text in UTF-8") from error

@@ -13,7 +13,7 @@ from PIL import Image
 import launch
 from configs import digits
 from jaxrw import methods, report, runs
-from jaxrw.report import collect, latex, published
+from jaxrw.report import collect, published, render
 from jaxrw.system.errors import UserError
 
 
@@ -451,13 +451,13 @@ def test_a_report_that_cannot_be_written(tmp_path, capsys):
 
 
 def test_tex_has_no_character_that_tex_takes_for_more():
-    assert latex._tex("50% & a_b #1 ±") == r"50\% \& a\_b \#1 $\pm$"
+    assert render.escape_tex("50% & a_b #1 ±") == r"50\% \& a\_b \#1 $\pm$"
 
 
 def test_the_page_is_in_the_package():
     folder = pathlib.Path(report.__file__).parent
-    assert (folder / "page.html").is_file()
-    assert (folder / "published.json").is_file()
+    for name in ("page.html", "report.md.jinja", "report.tex.jinja", "published.json"):
+        assert (folder / name).is_file()
 
 
 def test_how_the_runs_were_made(tmp_path):

@@ -46,7 +46,7 @@ class Slots:
         """Moves waiting examples into free slots.
 
         Args:
-          waiting: numbers of examples; those that move in are removed.
+          waiting: numbers of examples; removes the ones that move in.
           tried: [N] int, number of targets of each example that failed.
 
         Returns:
@@ -83,7 +83,7 @@ class Slots:
 
         Returns:
           The examples' numbers [n] int32, whether each is fooled [n] bool, and the adversarial images [m, H, W, C] of
-          those that are.
+          the fooled ones.
         """
         finished = np.flatnonzero((self._examples != FREE) & ~np.asarray(self._state.running))
         examples, fooled = self._examples[finished], np.asarray(self._state.fooled)[finished]
