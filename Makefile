@@ -40,7 +40,6 @@ format: $(VENV)/installed-test
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.evaluate
-	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.memory $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
@@ -48,7 +47,8 @@ bench-tpu: $(TPU_VENV)/installed
 	$(TPU_VENV)/bin/python -m benchmarks.tpu_compile $(BENCH)
 
 bench-scaling: $(TPU_VENV)/installed
-	$(TPU_VENV)/bin/python -m benchmarks.scaling --plot docs/pictures/scaling $(BENCH)
+	$(TPU_VENV)/bin/python -m benchmarks.tpu_compile --configs resnet18_c10 --chips v5e --devices 1 4 16 64 256 \
+		--batch 1024 --batch-per-chip 128 --plot docs/pictures/scaling $(BENCH)
 
 $(TPU_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(TPU_VENV)

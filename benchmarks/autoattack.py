@@ -1,21 +1,18 @@
 r"""AutoAttack here against the reference implementation in PyTorch: same weights, same images, one machine.
 
-    python launch.py --mode export --config FILE --workdir RUN          # writes RUN/last.safetensors
+    python launch.py --config FILE --workdir RUN --mode export          # writes RUN/last.safetensors
     pip install -e ".[torch]"; git clone https://github.com/fra31/auto-attack
-    python -m benchmarks.autoattack --weights RUN/last.safetensors --model resnet18 --width 8 --data-dir DIR \
-        --reference auto-attack --out comparison
+    python -m benchmarks.autoattack --run RUN --reference auto-attack [--images 1000] [--batch-size 250]
 
-Runs every part with both implementations and prints a table. `--out` keeps finished parts: if it is interrupted, the
-same command resumes. Seconds are wall-clock seconds of the attacks, compiling included. The parts:
+Runs every part with both implementations and prints a table. Model, data set and eps are those of RUN/config.json, the
+images the first test images. Finished parts are kept in RUN/reference: after an interruption, the same command resumes.
+Seconds are wall-clock seconds of the attacks, compiling included. The parts:
 
     standard    the standard set, each attack on what the ones before it left robust
     apgd-ce-S, fab-t-S, square-S    one attack alone on all images, with seed S
-
-`--images` is the number of test images, from the first; `--downscale 2` halves their height and width; `--depth 0` and
-`--width 0` are the model's defaults.
 """
 
-import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -27,12 +24,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from benchmarks import timing
-from jaxrw import data, networks
+from jaxrw import networks
 from jaxrw.attacks import autoattack
+from jaxrw.attacks.autoattack.state import ROBUST, WRONG
 from jaxrw.networks import torch_weights
 from jaxrw.training.augment import to_pixels
+from jaxrw.training.experiment import create_experiment
 from jaxrw.training.step import logits_function
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -42,106 +42,95 @@ PARTS = ("standard", *(f"apgd-ce-{s}" for s in range(3)), "fab-t-0", *(f"square-
 Result = dict[str, Any]  # see `_result`
 
 
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """The network, the images [N, H, W, C] in [0, 1] and their labels [N], and how they are attacked."""
+
+    model: networks.Network
+    weights: pathlib.Path
+    images: np.ndarray
+    labels: np.ndarray
+    eps: float
+    batch_size: int
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the parts that `--out` does not hold yet; prints a table of all."""
+    """Runs the parts that are not there yet; prints a table of all."""
     flags = timing.parse(
         __doc__,
         arguments,
-        choices={"model": tuple(networks.ARCHITECTURES), "parts": PARTS},
-        weights=str,
-        model="resnet18",
-        depth=0,
-        width=0,
-        dataset="cifar10",
-        data_dir="",
-        downscale=1,
-        images=1000,
-        eps=8 / 255,
-        batch_size=250,
+        choices={"parts": PARTS},
+        run=pathlib.Path,
         reference=str,
-        out=pathlib.Path,
+        images=1000,
+        batch_size=250,
         parts=PARTS,
     )
-    flags.out.mkdir(parents=True, exist_ok=True)
-    dataset = data.load(
-        flags.dataset,
-        data_dir=flags.data_dir or None,
-        train_size=None,
-        validation_size=0,
-        test_size=flags.images,
-        downscale=flags.downscale,
+    sys.path.append(flags.reference)
+    config = ConfigDict(json.loads((flags.run / "config.json").read_text()))
+    experiment = create_experiment(config)
+    test = experiment.dataset.test
+    problem = Problem(
+        model=experiment.evaluation_model,
+        weights=flags.run / "last.safetensors",
+        images=np.asarray(to_pixels(test.images[: flags.images])),
+        labels=test.labels[: flags.images],
+        eps=config.evaluation.eps,
+        batch_size=flags.batch_size,
     )
-    images, labels = np.asarray(to_pixels(dataset.test.images)), dataset.test.labels
-    model = networks.create(
-        flags.model, dataset.num_classes, depth=flags.depth or None, width=flags.width or None
-    )
+    directory = flags.run / "reference"
+    directory.mkdir(exist_ok=True)
     rows = []
     for part in flags.parts:
         attacks, seed = (STANDARD, 0) if part == "standard" else ((part[:-2],), int(part[-1]))
         results = []
         for name, run in (("jaxrw", run_jaxrw), ("reference", run_reference)):
-            path = flags.out / f"{name}-{part}.json"
+            path = directory / f"{name}-{part}.json"
             if not path.exists():
-                path.write_text(json.dumps(run(flags, model, images, labels, attacks, seed)))
+                path.write_text(json.dumps(run(problem, attacks, seed)))
             results.append(json.loads(path.read_text()))
-        rows += compare(part, *results, size=len(labels))
+        rows += compare(part, *results, size=len(problem.labels))
     print(timing.table(rows))
 
 
-def run_jaxrw(
-    flags: argparse.Namespace,
-    model: networks.Network,
-    images: np.ndarray,
-    labels: np.ndarray,
-    attacks: Sequence[str],
-    seed: int,
-) -> Result:
+def run_jaxrw(problem: Problem, attacks: Sequence[str], seed: int) -> Result:
     """Runs attacks of this project, each on the images that the ones before it left robust."""
-    variables = torch_weights.load(flags.weights, model=model, num_classes=model.num_classes)
+    model = problem.model
+    variables = torch_weights.load(problem.weights, model=model, num_classes=model.num_classes)
     result = autoattack(
         jax.random.key(seed),
         logits_function(model, variables),
-        images,
-        labels,
-        eps=flags.eps,
-        batch_size=flags.batch_size,
+        problem.images,
+        problem.labels,
+        eps=problem.eps,
+        batch_size=problem.batch_size,
         attacks=attacks,
     )
-    robust = {
-        attack: (result.fooled_by == ROBUST) | (result.fooled_by > number)
-        for number, attack in enumerate(attacks)
-    }
-    return _result(result.fooled_by != WRONG, robust, result.seconds)
+    fooled_by = result.fooled_by
+    robust = {name: (fooled_by == ROBUST) | (fooled_by > number) for number, name in enumerate(attacks)}
+    return _result(fooled_by != WRONG, robust, result.seconds)
 
 
-def run_reference(
-    flags: argparse.Namespace,
-    model: networks.Network,
-    images: np.ndarray,
-    labels: np.ndarray,
-    attacks: Sequence[str],
-    seed: int,
-) -> Result:
+def run_reference(problem: Problem, attacks: Sequence[str], seed: int) -> Result:
     """Runs the same attacks of the reference."""
     import torch
     from safetensors.torch import load_file
 
     from benchmarks import pytorch
 
-    sys.path.append(flags.reference)
     create = importlib.import_module("autoattack").AutoAttack
-    torch.set_num_threads(os.cpu_count())
-    network = pytorch.create_network(model, load_file(flags.weights))
-    pixels, targets = pytorch.to_torch(images), torch.from_numpy(labels).long()
-    clean = pytorch.is_correct(network, pixels, targets).numpy()
-    still_robust, robust, seconds = clean.copy(), {}, {}
-    for attack in attacks:
-        began, index = time.monotonic(), np.flatnonzero(still_robust)
-        reference = create(network, norm="Linf", eps=flags.eps, seed=seed, verbose=False, device="cpu")
-        reference.attacks_to_run = [attack]
-        adversarial = reference.run_standard_evaluation(pixels[index], targets[index], bs=flags.batch_size)
-        still_robust[index] = pytorch.is_correct(network, adversarial, targets[index]).numpy()
-        robust[attack], seconds[attack] = still_robust.copy(), time.monotonic() - began
+    torch.set_num_threads(os.cpu_count() or 1)
+    network = pytorch.create_network(problem.model, load_file(problem.weights))
+    images, labels = pytorch.to_torch(problem.images), torch.from_numpy(problem.labels).long()
+    clean = pytorch.is_correct(network, images, labels).numpy()
+    flags, robust, seconds = clean.copy(), {}, {}
+    for name in attacks:
+        began, index = time.monotonic(), np.flatnonzero(flags)
+        reference = create(network, norm="Linf", eps=problem.eps, seed=seed, verbose=False, device="cpu")
+        reference.attacks_to_run = [name]
+        adversarial = reference.run_standard_evaluation(images[index], labels[index], bs=problem.batch_size)
+        flags[index] = pytorch.is_correct(network, adversarial, labels[index]).numpy()
+        robust[name], seconds[name] = flags.copy(), time.monotonic() - began
     return _result(clean, robust, seconds)
 
 

@@ -1,7 +1,7 @@
 """The training step of a shipped config compiled for TPUs that are not there, and what the program costs.
 
-libtpu compiles for a topology without any device. The step is the one that `train` runs. Only the data set is random, of
-the real one's shapes, because no value of it enters the program.
+libtpu compiles for a topology without any device. The step is the one that `train` runs. Only the data set is random,
+of the real one's shapes, because no value of it enters the program.
 """
 
 import dataclasses
@@ -53,8 +53,8 @@ def measure(name: str, *, chip: str, num_devices: int, batch_size: int, dtype: s
     version changes.
 
     Returns:
-      The arguments and `count`'s numbers; sizes in bytes on one chip, times in seconds a step. `forwards` is the work in
-      forward passes of the whole batch, and `theory` what PGD needs. A program that does not fit has `error` instead.
+      The arguments and `count`'s numbers; sizes in bytes on one chip, times in seconds a step. `forwards` is the work
+      in forward passes of the whole batch, and `theory` what PGD needs. If the program does not fit, there is `error`.
     """
     jax.config.update("jax_platforms", "cpu")  # libtpu would look for chips otherwise
     config = problem.load(name, {"optim.batch_size": batch_size, "model.dtype": dtype})
@@ -107,6 +107,7 @@ def _compile_and_count(lowered: jax.stages.Lowered, chip: Chip) -> Case:
             raise
         return {"error": str(error).splitlines()[0], "compile_seconds": time.monotonic() - began}
     seconds, memory = time.monotonic() - began, compiled.memory_analysis()
+    assert memory is not None
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return {
         "compile_seconds": seconds,
@@ -114,7 +115,7 @@ def _compile_and_count(lowered: jax.stages.Lowered, chip: Chip) -> Case:
         + outputs
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes,
-        **count(Program(compiled.as_text()), chip),
+        **count(Program(compiled.as_text() or ""), chip),
     }
 
 
@@ -154,7 +155,7 @@ def forward_flops(model: nn.Module) -> int:
         nonlocal flops
         output = layer(*arguments, **keywords)
         if isinstance(context.module, nn.Conv | nn.Dense):
-            kernel = context.module.get_variable("params", "kernel")
+            kernel: jax.Array = context.module.get_variable("params", "kernel")
             flops += 2 * kernel.size * math.prod(output.shape[1:-1])
         return output
 

@@ -16,6 +16,7 @@ from benchmarks import problem, timing
 from jaxrw.attacks import suite
 from jaxrw.data import Split
 from jaxrw.training import accuracy, step
+from jaxrw.training.experiment import Experiment
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(width: int, flags: argparse.Namespace) -> timing.Seconds:
     """Returns the seconds of jaxrw and of PyTorch for a width."""
     timed = problem.create(width, flags.batch)
-    contenders: dict[str, Callable[[], object]] = {"jaxrw": _evaluation(timed, flags.steps)}
+    ours = evaluation(timed.experiment, timed.variables, num_steps=flags.steps, batch_size=flags.batch)
+    contenders: dict[str, Callable[[], object]] = {"jaxrw": ours}
     if not flags.no_torch:
         from benchmarks import pytorch
 
@@ -43,16 +45,17 @@ def measure(width: int, flags: argparse.Namespace) -> timing.Seconds:
     return timing.alternate(contenders, repeats=flags.repeats)
 
 
-def _evaluation(timed: problem.Problem, num_steps: int) -> Callable[[], accuracy.Measurement]:
-    """Returns a function that measures jaxrw's accuracy under PGD on the first batch."""
-    settings = timed.config.evaluation
-    attack = suite.create(f"pgd{num_steps}", eps=settings.eps, step_size=settings.step_size)
-    batch, test = len(timed.labels), timed.experiment.dataset.test
-    split = Split(test.images, test.labels[:batch])
+def evaluation(
+    experiment: Experiment, variables: step.Variables, *, num_steps: int, batch_size: int
+) -> Callable[[], accuracy.Measurement]:
+    """Returns a function that measures jaxrw's accuracy under PGD on the first batch of test images."""
+    attack = suite.create(f"pgd{num_steps}", eps=8 / 255, step_size=2 / 255)
+    test = experiment.dataset.test
+    split, key = Split(test.images, test.labels[:batch_size]), jax.random.key(0)
     evaluator = accuracy.Evaluator(
-        timed.experiment.model, split, jax.random.key(0), {"pgd": attack}, batch_size=batch
+        experiment.evaluation_model, split, key, {"pgd": attack}, batch_size=batch_size
     )
-    return functools.partial(evaluator.measure, "pgd", step.replicate(timed.variables))
+    return functools.partial(evaluator.measure, "pgd", step.replicate(variables))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ import numpy as np
 
 # Operations that move nothing: names for existing arrays, and the ends of asynchronous copies.
 _FREE = {
-    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "copy-done", "slice-done", "async-done",
-    "async-update", "all-reduce-done", "all-gather-done", "collective-permute-done", "partition-id", "opt-barrier",
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "opt-barrier",
+    "copy-done", "slice-done", "async-done", "async-update", "all-reduce-done", "all-gather-done",
+    "collective-permute-done",
 }  # fmt: skip
 _FREE_CALLS = re.compile(
     '"(ConcatBitcast|AllocateBuffer|AssumeGatherIndicesInBound|GatherScatterIndicesBitpacked)"'
@@ -46,8 +47,9 @@ class Array(NamedTuple):
     in_main_memory: bool
 
 
-class Instruction(NamedTuple):
-    """One line of the program."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Instruction:
+    """One line of the program, and the computation that it stands in."""
 
     name: str
     shape: tuple[Array, ...]  # several for a tuple
@@ -55,16 +57,12 @@ class Instruction(NamedTuple):
     arguments: str
     attributes: str
     is_root: bool
+    computation: "Computation"
 
-    @property
-    def operands(self) -> list[str]:
-        """Names of the instructions that this one reads."""
-        return re.findall(r"%([\w.\-]+)", self.arguments)
-
-    @property
-    def called(self) -> str:
-        """Name of the computation that a fusion or a call runs; empty if there is none."""
-        return self.find(r"\bcalls=%?([\w.\-]+)") or self.find(r"\bto_apply=%?([\w.\-]+)")
+    @functools.cached_property
+    def operands(self) -> list["Instruction"]:
+        """The instructions that this one reads."""
+        return [self.computation[name] for name in re.findall(r"%([\w.\-]+)", self.arguments)]
 
     def find(self, pattern: str) -> str:
         """Returns the first group of a pattern in the attributes; empty if the pattern is not there."""
@@ -100,8 +98,8 @@ class Program:
                     self._entry = match[2]
             elif match := _INSTRUCTION.match(line):
                 root, name, shape, opcode, arguments, attributes = match.groups()
-                arrays = tuple(_array(*found) for found in _ARRAY.findall(shape))
-                current[name] = Instruction(name, arrays, opcode, arguments, attributes, bool(root))
+                arrays = tuple(_array(*parts) for parts in _ARRAY.findall(shape))
+                current[name] = Instruction(name, arrays, opcode, arguments, attributes, bool(root), current)
 
     @functools.cached_property
     def operations(self) -> list[Operation]:
@@ -109,64 +107,49 @@ class Program:
         return [
             Operation(
                 times,
-                2 * self._multiply_adds(instruction, computation),
-                self._bytes(instruction, computation),
-                self._collective_bytes(instruction, computation),
+                sum(2 * _multiply_adds(inner) for inner in self._inside(instruction)),
+                self._bytes(instruction),
+                sum(_collective_bytes(inner) for inner in self._inside(instruction)),
                 int(instruction.find(r'"estimated_cycles":"(\d+)"') or 0),
                 instruction.opcode.endswith("-start"),
             )
-            for instruction, computation, times in self._launched(self._entry, 1)
+            for instruction, times in self._launched(self._computations[self._entry], 1)
         ]
 
     def total(self, cost: str) -> int:
         """Returns the sum of "flops", "bytes", "collective_bytes" or "cycles" over the whole run."""
         return sum(operation.times * getattr(operation, cost) for operation in self.operations)
 
-    def _launched(self, name: str, times: int) -> Iterator[tuple[Instruction, Computation, int]]:
+    def _called(self, instruction: Instruction, *attributes: str) -> Computation:
+        """Returns the computation that an attribute names, empty if there is no such attribute."""
+        return self._computations.get(instruction.find(rf"\b(?:{'|'.join(attributes)})=%?([\w.\-]+)"), {})
+
+    def _launched(self, computation: Computation, times: int) -> Iterator[tuple[Instruction, int]]:
         """Yields the instructions of a computation and of the loops and calls in it, and how often each runs."""
-        computation = self._computations[name]
         for instruction in computation.values():
             if instruction.opcode == "while":
-                trips = self._trips(instruction)
-                yield from self._launched(instruction.find(r"condition=%?([\w.\-]+)"), times * (trips + 1))
-                yield from self._launched(instruction.find(r"body=%?([\w.\-]+)"), times * trips)
+                condition, body = (self._called(instruction, name) for name in ("condition", "body"))
+                trips = _trips(instruction, condition)
+                yield from self._launched(condition, times * (trips + 1))
+                yield from self._launched(body, times * trips)
             elif instruction.opcode == "conditional":
                 raise ValueError(f"{instruction.name} is a branch, whose cost depends on its data")
-            elif instruction.opcode in ("call", "async-start") and instruction.called:
-                yield from self._launched(instruction.called, times)
+            elif instruction.opcode in ("call", "async-start") and (
+                called := self._called(instruction, "calls", "to_apply")
+            ):
+                yield from self._launched(called, times)
             else:
-                yield instruction, computation, times
+                yield instruction, times
 
-    def _trips(self, loop: Instruction) -> int:
-        """Returns how often a loop runs that counts from 0 to a constant."""
-        if known := loop.find(r'"known_trip_count":\{"n":"(\d+)"\}'):
-            return int(known)
-        condition = self._computations[loop.find(r"condition=%?([\w.\-]+)")]
-        root = next(instruction for instruction in condition.values() if instruction.is_root)
-        bounds = [condition[name] for name in root.operands if condition[name].opcode == "constant"]
-        if root.opcode != "compare" or "direction=LT" not in root.attributes or len(bounds) != 1:
-            raise ValueError(f"cannot tell how often {loop.name} runs: {root}")
-        return int(bounds[0].arguments)
+    def _inside(self, instruction: Instruction) -> Iterator[Instruction]:
+        """Yields the instructions within a fusion, or the instruction itself if it is none."""
+        if instruction.opcode != "fusion":
+            yield instruction
+            return
+        for inner in self._called(instruction, "calls").values():
+            yield from self._inside(inner)
 
-    def _multiply_adds(self, instruction: Instruction, computation: Computation) -> int:
-        """Returns the multiply-adds of a convolution or matrix product, or of those that a fusion holds."""
-        if instruction.opcode == "fusion":
-            fused = self._computations[instruction.called]
-            return sum(self._multiply_adds(inner, fused) for inner in fused.values())
-        if instruction.opcode not in ("convolution", "dot"):
-            return 0
-        left, right = (computation[name].shape[0].dims for name in instruction.operands[:2])
-        (out,) = instruction.shape
-        if instruction.opcode == "dot":
-            axes = _numbers(instruction.find(r"lhs_contracting_dims=\{([\d,]*)\}"))
-            return math.prod(out.dims) * math.prod(left[axis] for axis in axes)
-        _, kernel, output = re.split("_|->", instruction.find(r"dim_labels=(\S+?)(?:,|$)"))
-        count = out.dims[output.index("b")] * out.dims[output.index("f")] * right[kernel.index("i")]
-        for axis in range(len(out.dims) - 2):
-            count *= _taps(out.dims[output.index(str(axis))], instruction, axis)
-        return count
-
-    def _bytes(self, instruction: Instruction, computation: Computation) -> int:
+    def _bytes(self, instruction: Instruction) -> int:
         """Returns the bytes that an instruction reads from and writes to main memory."""
         if instruction.opcode in _FREE or _FREE_CALLS.search(instruction.attributes):
             return 0
@@ -177,8 +160,8 @@ class Program:
         written = sum(array.padded_bytes for array in instruction.shape if array.in_main_memory)
         return written + sum(
             self._bytes_read(instruction, place, array)
-            for place, name in enumerate(instruction.operands)
-            for array in computation[name].shape
+            for place, operand in enumerate(instruction.operands)
+            for array in operand.shape
             if array.in_main_memory
         )
 
@@ -186,21 +169,46 @@ class Program:
         """Returns the bytes read of one operand: if it is only sliced, those of the slices."""
         users = [instruction]
         if instruction.opcode == "fusion":
-            fused = self._computations[instruction.called].values()
-            (parameter,) = (i.name for i in fused if i.opcode == "parameter" and i.arguments == str(place))
+            fused = self._called(instruction, "calls").values()
+            (parameter,) = (i for i in fused if i.opcode == "parameter" and i.arguments == str(place))
             users = [inner for inner in fused if parameter in inner.operands]
         if users and all(user.opcode in _SLICES for user in users):
             return min(array.padded_bytes, sum(part.padded_bytes for user in users for part in user.shape))
         return array.padded_bytes
 
-    def _collective_bytes(self, instruction: Instruction, computation: Computation) -> int:
-        """Returns the bytes that this device puts into a collective."""
-        if instruction.opcode == "fusion":
-            fused = self._computations[instruction.called]
-            return sum(self._collective_bytes(inner, fused) for inner in fused.values())
-        if instruction.opcode.removesuffix("-start") not in _COLLECTIVES:
-            return 0
-        return sum(array.bytes for name in instruction.operands for array in computation[name].shape)
+
+def _trips(loop: Instruction, condition: Computation) -> int:
+    """Returns how often a loop runs that counts from 0 to a constant."""
+    if known := loop.find(r'"known_trip_count":\{"n":"(\d+)"\}'):
+        return int(known)
+    (root,) = (instruction for instruction in condition.values() if instruction.is_root)
+    bounds = [operand for operand in root.operands if operand.opcode == "constant"]
+    if root.opcode != "compare" or "direction=LT" not in root.attributes or len(bounds) != 1:
+        raise ValueError(f"cannot tell how often {loop.name} runs: {root.opcode}{root.attributes}")
+    return int(bounds[0].arguments)
+
+
+def _multiply_adds(instruction: Instruction) -> int:
+    """Returns the multiply-adds of a convolution or matrix product; 0 for anything else."""
+    if instruction.opcode not in ("convolution", "dot"):
+        return 0
+    left, right = (operand.shape[0].dims for operand in instruction.operands[:2])
+    (out,) = instruction.shape
+    if instruction.opcode == "dot":
+        axes = _numbers(instruction.find(r"lhs_contracting_dims=\{([\d,]*)\}"))
+        return math.prod(out.dims) * math.prod(left[axis] for axis in axes)
+    _, kernel, output = re.split("_|->", instruction.find(r"dim_labels=(\S+?)(?:,|$)"))
+    count = out.dims[output.index("b")] * out.dims[output.index("f")] * right[kernel.index("i")]
+    for axis in range(len(out.dims) - 2):
+        count *= _taps(out.dims[output.index(str(axis))], instruction, axis)
+    return count
+
+
+def _collective_bytes(instruction: Instruction) -> int:
+    """Returns the bytes that this device puts into a collective; 0 for anything else."""
+    if instruction.opcode.removesuffix("-start") not in _COLLECTIVES:
+        return 0
+    return sum(array.bytes for operand in instruction.operands for array in operand.shape)
 
 
 def _array(dtype: str, dims: str, minor_to_major: str, layout: str) -> Array:

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def epochs(flags: Mapping[str, object], environment: Mapping[str, str]) -> Iterator[int]:
+def epochs(flags: Mapping[str, object], environment: Mapping[str, str]) -> Generator[int, None, None]:
     """Starts a run with 128 training images and yields its process id each time an epoch has been logged.
 
     Args:

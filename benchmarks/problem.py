@@ -27,6 +27,12 @@ def load(name: str, fields: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
+def standard_training(width: int, batch: int) -> ConfigDict:
+    """Returns the config of standard adversarial training of a ResNet-18 with another width and batch size."""
+    fields = {"model.width": width, "optim.batch_size": batch, "method.name": "standard"}
+    return load("resnet18_c10", fields)
+
+
 def create_experiment(config: ConfigDict, *, size: int) -> Experiment:
     """Returns the experiment of a config for CIFAR on `size` random images, for training and for testing."""
     random, num_classes = np.random.RandomState(0), NUM_CLASSES[config.dataset.name]
@@ -54,12 +60,12 @@ def lower_step(
     config: ConfigDict, experiment: Experiment, *, devices: Sequence[jax.Device] | None = None
 ) -> jax.stages.Lowered:
     """Returns the same step as it goes to the compiler, for the local devices or for `devices`."""
-    images, num_devices = experiment.dataset.train.images, len(devices or jax.local_devices())
+    split, num_devices = experiment.dataset.train, len(devices or jax.local_devices())
     return train.create_step(config, experiment, devices=devices).lower(
         experiment.state_shapes(),
         jax.eval_shape(lambda: experiment.step_key),
-        step.Images(jax.ShapeDtypeStruct((len(images), images[0].size), jnp.uint8), images.shape[1:]),
-        jax.ShapeDtypeStruct((len(images),), jnp.int32),
+        step.Images.of(split.images),
+        split.labels,
         jax.ShapeDtypeStruct((num_devices, config.optim.batch_size // num_devices), jnp.int32),
     )
 
@@ -90,8 +96,7 @@ class Problem:
 
 def create(width: int, batch: int) -> Problem:
     """Creates the problem for a width of the first stage and a batch size."""
-    fields = {"model.width": width, "optim.batch_size": batch, "method.name": "standard"}
-    config = load("resnet18_c10", fields)
+    config = standard_training(width, batch)
     experiment = create_experiment(config, size=2 * batch)
     split = experiment.dataset.train
     images, labels = to_pixels(jnp.array(split.images[:batch])), jnp.array(split.labels[:batch])

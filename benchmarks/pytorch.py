@@ -45,7 +45,7 @@ def create_peers(problem: Problem) -> dict[str, Peer]:
     weights = torch_weights.to_state_dict(variables, model=model)
     peers = {}
     for name, layout in LAYOUTS.items():
-        network = create_network(model, {key: torch.from_numpy(array) for key, array in weights.items()})
+        network = create_network(model, {key: torch.tensor(array) for key, array in weights.items()})
         pixels = to_torch(np.array(problem.images)).contiguous(memory_format=layout)
         target = torch.from_numpy(np.array(problem.labels)).long()
         peers[name] = Peer(network.to(memory_format=layout), pixels, target)

@@ -34,7 +34,7 @@ def parse(
       arguments: the command line's words; None: those of this process.
       choices: what a flag accepts, by its keyword.
       **defaults: the type of a default is that of the flag. False: the flag takes no value. A tuple: it takes several
-        values. A type: it is required.
+        values. A type: it is required. A list of a type: it takes several values and has none by default.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -46,6 +46,8 @@ def parse(
             options = {"action": "store_true"}
         elif isinstance(default, type):
             options |= {"type": default, "required": True}
+        elif isinstance(default, list):
+            options |= {"type": default[0], "nargs": "*", "default": []}
         elif isinstance(default, tuple):
             options |= {"type": type(default[0]), "nargs": "*", "default": default}
         else:
@@ -118,21 +120,18 @@ def write(name: str, measured: object, *, arguments: argparse.Namespace) -> path
     RESULTS.mkdir(exist_ok=True)
     now = datetime.datetime.now()
     path = RESULTS / f"{name}-{now:%Y%m%d-%H%M%S}.json"
-    packages = ("jaxrw", "jax", "jaxlib", "flax", "numpy", "torch")
+    packages = ("jaxrw", "jax", "jaxlib", "flax", "numpy", "torch", "libtpu")
     content = {
         "benchmark": name,
         "arguments": vars(arguments),
         "time": now.isoformat(timespec="seconds"),
-        "versions": {package: _version(package) for package in packages},
+        "versions": {
+            package.name: package.version
+            for package in importlib.metadata.distributions()
+            if package.name in packages
+        },
         "machine": machine() | {"load": os.getloadavg()},
         "measured": measured,
     }
     path.write_text(json.dumps(content, indent=2, default=str) + "\n")
     return path
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,10 +1,13 @@
 """The training step of every CIFAR config compiled for TPUs, without a TPU: what the program costs and whether it fits.
 
     make bench-tpu
+    make bench-scaling
     python -m benchmarks.tpu_compile [--configs NAME ...] [--chips v5e v4] [--devices 1 4] [--batch 128 512 1024]
-        [--dtype float32 bfloat16]
+        [--batch-per-chip N ...] [--dtype float32 bfloat16] [--plot docs/pictures/scaling]
 
-Needs libtpu, which `make bench-tpu` installs in an environment of its own. A program takes minutes to compile.
+Needs libtpu, which `make bench-tpu` installs in an environment of its own. A program takes minutes to compile. Batches
+are global; `--batch-per-chip` adds some that grow with the number of chips. `--plot` draws what each chip does, moves
+and sends against the number of chips, with a line for each batch, as .png and .svg.
 
 forwards  FLOPs of convolutions and matrix products in the optimized program, loop bodies as often as they run, in
           forward passes of the batch. PGD-10 needs 10 forward passes and 10 gradients by the image, which cost the same
@@ -21,15 +24,23 @@ All times but `compile` are computed. Nothing here ran on a TPU.
 """
 
 import itertools
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Mapping, Sequence
 
 from benchmarks import compiled, timing
+from jaxrw.figures import style
 
 CONFIGS = ("resnet18_c10", "resnet18_c100", "wrn_c10", "wrn_c100")
+# Title, unit and scale of the axis of each cost in the figure.
+COSTS = {
+    "flops": ("TFLOP a chip", 1e12, "log"),
+    "bytes": ("GB moved by a chip", 1e9, "log"),
+    "collective_bytes": ("MB sent by a chip", 1e6, "linear"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compiles each case; prints each as soon as it is done, then the table; writes JSON."""
+    """Compiles each case; prints each as soon as it is done, then the table; writes JSON and a figure."""
     flags = timing.parse(
         __doc__,
         arguments,
@@ -38,17 +49,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chips=tuple(compiled.CHIPS),
         devices=(1, 4),
         batch=(128, 512, 1024),
+        batch_per_chip=[int],
         dtype=("float32",),
+        plot="",
     )
-    cases = []
-    for name, chip, num_devices, batch_size, dtype in itertools.product(
-        flags.configs, flags.chips, flags.devices, flags.batch, flags.dtype
+    series: dict[str, list[compiled.Case]] = {}
+    for name, chip, dtype, devices in itertools.product(
+        flags.configs, flags.chips, flags.dtype, flags.devices
     ):
-        case = compiled.measure(name, chip=chip, num_devices=num_devices, batch_size=batch_size, dtype=dtype)
-        print(row(case), flush=True)
-        cases.append(case)
-    print(timing.table([row(case) for case in cases]))
-    print(timing.write("tpu_compile", cases, arguments=flags))
+        batches = {f"{size} images in all": size for size in flags.batch}
+        batches |= {f"{size} images a chip": size * devices for size in flags.batch_per_chip}
+        for title, batch_size in batches.items():
+            case = compiled.measure(name, chip=chip, num_devices=devices, batch_size=batch_size, dtype=dtype)
+            print(row(case), flush=True)
+            series.setdefault(title, []).append(case)
+    print(timing.table([row(case) for cases in series.values() for case in cases]))
+    print(timing.write("tpu_compile", series, arguments=flags))
+    if flags.plot:
+        plot(series, pathlib.Path(flags.plot))
 
 
 def row(case: compiled.Case) -> dict[str, str]:
@@ -75,6 +93,28 @@ def row(case: compiled.Case) -> dict[str, str]:
         "yes" if case["float64"] else "none",
     )
     return cells | dict(zip(names, values, strict=True))
+
+
+def plot(series: Mapping[str, Sequence[compiled.Case]], path: pathlib.Path) -> None:
+    """Draws each cost of a chip against the number of chips, with a line for each series."""
+    with style.style():
+        figure, axes = style.create_figure(2.6, columns=len(COSTS))
+        for axis, (cost, (title, unit, scale)) in zip(axes, COSTS.items(), strict=True):
+            for number, (name, cases) in enumerate(series.items()):
+                # One chip sends nothing, which a logarithm cannot show.
+                points = [(case["devices"], case[cost] / unit) for case in cases if case[cost]]
+                # The first line is wider, so that it is seen where two are the same.
+                size = {"linewidth": 1.5} if number else {"linewidth": 3, "markersize": 9}
+                axis.plot(*zip(*points, strict=True), f"-{style.MARKERS[number]}", label=name, **size)
+            axis.set(xscale="log", yscale=scale, xlabel="chips", title=title)
+            devices = sorted({case["devices"] for cases in series.values() for case in cases})
+            axis.set_xticks(devices, devices)
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.minorticks_off()
+        axes[-1].set_ylim(0, None)
+        axes[0].legend()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        style.save(figure, path)
 
 
 if __name__ == "__main__":

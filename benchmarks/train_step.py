@@ -6,7 +6,6 @@ whole       augmentation, attack, parameter step: the program that `launch.py` r
 attack      PGD alone
 parameters  the step without an attack
 unrolled    jaxrw's attack against the same with its loop written out: what the loop costs
-data        gathering, cropping and mirroring a batch, against jaxrw's whole step: they are part of it
 
 forwards    forward passes of a batch that the compiled step computes, counted in its program; theory says 23 for PGD-10
             (benchmarks/hlo.py). On a CPU a few products with zeros come on top.
@@ -17,12 +16,10 @@ PyTorch gets its batch augmented already. It is timed in both memory layouts, an
 
 import argparse
 import copy
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks import problem, timing
 from benchmarks.compiled import forward_flops
@@ -30,10 +27,8 @@ from benchmarks.hlo import Program
 from jaxrw.attacks.pgd import pgd, project
 from jaxrw.attacks.types import LogitsFn
 from jaxrw.methods.objectives import cross_entropy
-from jaxrw.training import accuracy, step
-from jaxrw.training.augment import augment, to_pixels
 
-PARTS = ("whole", "attack", "parameters", "unrolled", "data")
+PARTS = ("whole", "attack", "parameters", "unrolled")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,15 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(width: int, batch: int, flags: argparse.Namespace) -> dict[str, timing.Seconds]:
     """Returns the seconds of every contender by part."""
     timed = problem.create(width, batch)
-    whole, attack = problem.training_step(timed.config, timed.experiment), _attack(timed)
+    attack = _attack(timed)
     without_attack = copy.deepcopy(timed.config)
     without_attack.attack.num_steps = 0
     contenders: dict[str, dict[str, Callable[[], object]]] = {
-        "whole": {"jaxrw": whole},
+        "whole": {"jaxrw": problem.training_step(timed.config, timed.experiment)},
         "attack": {"jaxrw": attack},
         "parameters": {"jaxrw": problem.training_step(without_attack, timed.experiment)},
         "unrolled": {"jaxrw": attack, "unrolled": _unrolled_attack(timed)},
-        "data": {"jaxrw": _data(timed), "whole step": whole},
     }
     if not flags.no_torch:
         from benchmarks import pytorch
@@ -91,13 +85,15 @@ def measure(width: int, batch: int, flags: argparse.Namespace) -> dict[str, timi
 def forward_passes(width: int, batch: int) -> float:
     """Returns the forward passes of the batch that one compiled training step on this machine computes."""
     timed = problem.create(width, batch)
-    program = Program(problem.lower_step(timed.config, timed.experiment).compile().as_text())
+    program = Program(problem.lower_step(timed.config, timed.experiment).compile().as_text() or "")
     return program.total("flops") / (batch * forward_flops(timed.experiment.model))
 
 
 def _attack(timed: problem.Problem) -> Callable[[], jax.Array]:
-    attack = functools.partial(pgd, jax.random.key(0), **timed.config.attack)
-    return lambda: jax.block_until_ready(attack(timed.logits_fn, timed.images, timed.labels))
+    key, logits_fn = jax.random.key(0), timed.logits_fn
+    return lambda: jax.block_until_ready(
+        pgd(key, logits_fn, timed.images, timed.labels, **timed.config.attack)
+    )
 
 
 def _unrolled_attack(timed: problem.Problem) -> Callable[[], jax.Array]:
@@ -113,22 +109,8 @@ def _unrolled_attack(timed: problem.Problem) -> Callable[[], jax.Array]:
             adversarial = project(moved, images, eps=settings.eps)
         return adversarial
 
-    return lambda: jax.block_until_ready(attack(timed.logits_fn, timed.images, timed.labels))
-
-
-def _data(timed: problem.Problem) -> Callable[[], jax.Array]:
-    """Returns a function that makes a batch for the attack, as the step does."""
-    images, _ = accuracy.replicated(timed.experiment.dataset.train)
-    settings = timed.config.dataset
-    transform = functools.partial(augment, pad=settings.pad, flip=settings.flip)
-
-    @jax.jit
-    def batch(key: jax.Array, images: step.Images, index: np.ndarray) -> jax.Array:
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-        return to_pixels(jax.vmap(transform)(keys, images[index]))
-
-    index = np.arange(len(timed.labels), dtype=np.int32)
-    return lambda: jax.block_until_ready(batch(timed.experiment.step_key, images, index))
+    logits_fn = timed.logits_fn
+    return lambda: jax.block_until_ready(attack(logits_fn, timed.images, timed.labels))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from jaxrw.system.errors import RunError, Stopped, UserError
 def main(argv: Sequence[str], *, usage: str, launcher: pathlib.Path) -> int:
     """Runs a command line; prints errors to standard error, each in one line.
 
-    If several processes are one run, a process that fails exits here.
+    In a run of several processes, a process that fails leaves the run and exits instead of returning.
 
     Args:
       argv: command line; the program's name first.
@@ -27,8 +27,8 @@ def main(argv: Sequence[str], *, usage: str, launcher: pathlib.Path) -> int:
       launcher: path of the program, which a sweep starts for each of its runs.
 
     Returns:
-      The exit status: 0; 1 for a run that cannot continue; 2 for a mistake of the user; 75 for a run that stopped on
-      request and has saved its state; 130 for Ctrl-C while there was nothing to save.
+      The exit status: 0; 1 for a run that cannot continue; 2 for a mistake of the user or a failure of the system; 75 for
+      a run that stopped on request and has saved its state; 130 for Ctrl-C while there was nothing to save.
     """
     # Orbax also raises what it logs as an error, and asyncio logs errors that nobody awaited after the first.
     absl.logging.set_verbosity(absl.logging.FATAL)

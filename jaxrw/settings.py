@@ -124,8 +124,10 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
             raise UserError(f"{field} is {value}; {requirement}")
     if suite.AUTOATTACK in config.evaluation.attacks and config.evaluation.eps == 0:
         raise UserError("evaluation.eps is 0; AutoAttack needs a positive one, as 8/255, which is 0.03137")
-    if config.method.name == "gairat" and config.attack.num_steps == 0:
-        raise UserError("attack.num_steps is 0; gairat counts attack steps, so it needs at least 1")
+    if methods.get(config.method.name).counts_steps and config.attack.num_steps == 0:
+        raise UserError(
+            f"attack.num_steps is 0; {config.method.name} counts attack steps, so it needs at least 1"
+        )
     if config.optim.batch_size % num_devices:
         nearest = max(num_devices, config.optim.batch_size // num_devices * num_devices)
         raise UserError(

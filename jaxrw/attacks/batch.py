@@ -106,7 +106,7 @@ def advance(
     eps: Scalar,
     num_steps: int,
 ) -> State:
-    """Takes `num_steps` more steps with every running example, or fewer once none runs."""
+    """Takes up to `num_steps` more steps; examples that have stopped keep their state."""
 
     def unfinished(carry: tuple[int, State]) -> jax.Array:
         done, state = carry

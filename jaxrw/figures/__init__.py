@@ -1,6 +1,6 @@
-"""The pictures of a run: what they show is measured once and kept, so that they can be drawn again without a model."""
+"""Figures of a run. Their data is measured once and saved, so that they can be drawn again without the model."""
 
-from jaxrw.figures.draw import FIGURES, draw, draw_again, of_run
+from jaxrw.figures.draw import FIGURES, draw_again, of_run
 from jaxrw.figures.measurement import is_measured, measure, read
 
-__all__ = ["FIGURES", "draw", "draw_again", "is_measured", "measure", "of_run", "read"]
+__all__ = ["FIGURES", "draw_again", "is_measured", "measure", "of_run", "read"]

@@ -27,7 +27,7 @@ def draw_curves(lines: Lines, config: Config, best_epoch: int | None) -> Figure:
       best_epoch: 0-based, of the best checkpoint; None: there is none.
     """
     train, validation = _of_kind(lines, "train"), _of_kind(lines, "validation")
-    figure, axes = style.create(5.6, rows=3, sharex=True, height_ratios=(2.2, 1.2, 1.2))
+    figure, axes = style.create_figure(5.6, rows=3, sharex=True, height_ratios=(2.2, 1.2, 1.2))
     series = [("training, under attack", train, "accuracy")]
     series += [
         (
@@ -62,7 +62,7 @@ def draw_weights(lines: Lines, config: Config) -> Figure | None:
     train = [line for line in _of_kind(lines, "train") if all(name in line for name in histograms.EDGES)]
     if not train:
         return None
-    figure, axes = style.create(3.4, columns=2)
+    figure, axes = style.create_figure(3.4, columns=2)
     for axis, (name, edges) in zip(axes, reversed(histograms.EDGES.items()), strict=True):
         shares = np.array([line[name] for line in train]).T
         shares = np.where(shares > 0, shares / np.maximum(shares.sum(0), 1), np.nan)

@@ -1,6 +1,6 @@
 """Figures 2, 3 and 4 of the paper for one model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,37 +22,52 @@ def draw_margins(facts: Facts, arrays: Arrays) -> Figure:
 
     def points(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rates, _ = rate_and_similarity(logits, labels)
-        return 1 - rates, np.asarray(
-            jax.vmap(margins.probability_margin)(jnp.asarray(logits), jnp.asarray(labels))
-        )
+        margin = jax.vmap(margins.probability_margin)(jnp.asarray(logits), jnp.asarray(labels))
+        return 1 - rates, np.asarray(margin)
 
-    figure, axes = style.create(3.2, columns=2, sharex=True, sharey=True)
-    for axis, kind in zip(axes, _KINDS, strict=True):
-        _scatter(axis, points(arrays[kind], arrays["labels"]), arrays[kind], arrays["labels"])
+    figure, axes = _draw_both_kinds(facts, arrays, points, "Margin against true class probability")
+    for axis in axes:
         axis.axhline(0, color=style.GREY, linewidth=0.8)
-        axis.set(
-            xlabel="true class probability $p_y$", title=_KINDS[kind], xlim=(-0.02, 1.02), ylim=(-1.05, 1.05)
-        )
+        axis.set(xlabel="true class probability $p_y$", ylim=(-1.05, 1.05))
     axes[0].set_ylabel("margin $m = p_y - \\max_{j \\neq y}\\, p_j$")
-    axes[1].legend(loc="lower right", markerscale=1.5)
-    figure.suptitle(f"Margin against true class probability ({_whose(facts)})", fontsize=10.5)
     return figure
 
 
 def draw_similarity(facts: Facts, arrays: Arrays) -> Figure:
     """Draws Figure 4: similarity against incorrect rate, with Pearson's r (Eq. 23)."""
-    figure, axes = style.create(3.2, columns=2, sharex=True, sharey=True)
+    figure, axes = _draw_both_kinds(facts, arrays, rate_and_similarity, "Similarity against incorrect rate")
     for axis, kind in zip(axes, _KINDS, strict=True):
-        points = rate_and_similarity(arrays[kind], arrays["labels"])
-        _scatter(axis, points, arrays[kind], arrays["labels"])
         r = facts["r"][kind]
         words = "not defined" if r is None else f"{r:.3f}"
-        axis.set(xlabel="incorrect rate $1 - p_y$", title=f"{_KINDS[kind]}: r = {words}")
-        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+        axis.set(xlabel="incorrect rate $1 - p_y$", title=f"{_KINDS[kind]}: r = {words}", ylim=(-0.02, 1.04))
     axes[0].set_ylabel("cosine similarity $c$")
-    axes[1].legend(loc="lower right", markerscale=1.5)
-    figure.suptitle(f"Similarity against incorrect rate ({_whose(facts)})", fontsize=10.5)
     return figure
+
+
+def _draw_both_kinds(
+    facts: Facts,
+    arrays: Arrays,
+    points: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    title: str,
+) -> tuple[Figure, Sequence[Axes]]:
+    """Draws the points (x, y) of clean and of adversarial examples, from logits and labels, side by side.
+
+    Correct examples are circles, incorrect ones crosses; they are pixels even in an SVG, to keep it small.
+    """
+    figure, axes = style.create_figure(3.2, columns=2, sharex=True, sharey=True)
+    labels = arrays["labels"]
+    common: dict[str, Any] = {"rasterized": True, "s": 12, "linewidths": 0.8}
+    for axis, kind in zip(axes, _KINDS, strict=True):
+        logits = arrays[kind]
+        correct = logits.argmax(1) == labels
+        x, y = points(logits, labels)
+        circles: dict[str, Any] = {"marker": "o", "facecolors": "none", "edgecolors": style.BLUE}
+        axis.scatter(x[correct], y[correct], label="correct", **circles, **common)
+        axis.scatter(x[~correct], y[~correct], marker="x", color=style.ORANGE, label="incorrect", **common)
+        axis.set(title=_KINDS[kind], xlim=(-0.02, 1.02))
+    axes[1].legend(loc="lower right", markerscale=1.5)
+    figure.suptitle(f"{title} ({_describe_model(facts)})", fontsize=10.5)
+    return figure, axes
 
 
 def draw_distributions(facts: Facts, arrays: Arrays) -> Figure:
@@ -68,7 +83,7 @@ def draw_distributions(facts: Facts, arrays: Arrays) -> Figure:
     two = chosen[0] != chosen[1]
     # The p_y of an incorrect example is no confidence: it may be sure of another class.
     words = ("low confidence: ", "high confidence: ") if two and len(correct) else ("", "")
-    figure, axes = style.create(2.9, columns=2, sharey=True)
+    figure, axes = style.create_figure(2.9, columns=2, sharey=True)
     for axis, example, which in zip(axes, chosen, words, strict=True):
         p = np.asarray(jax.nn.softmax(logits[example]))
         bars = axis.bar(np.arange(len(p)), p, color=style.SKY, width=0.8)
@@ -80,7 +95,7 @@ def draw_distributions(facts: Facts, arrays: Arrays) -> Figure:
     axes[0].legend([bars[labels[chosen[1]]]], ["true class"], loc="upper right")
     kind = "correct" if len(correct) else "incorrect"
     title = f"Two {kind} examples" if two else f"One {kind} example, twice"
-    figure.suptitle(f"{title} ({_whose(facts)})", fontsize=10.5)
+    figure.suptitle(f"{title} ({_describe_model(facts)})", fontsize=10.5)
     return figure
 
 
@@ -97,24 +112,5 @@ def _name_classes(axis: Axes, names: Sequence[str]) -> None:
     axis.set_xlabel("" if slanted else "class")
 
 
-def _scatter(
-    axis: Axes, points: tuple[np.ndarray, np.ndarray], logits: np.ndarray, labels: np.ndarray
-) -> None:
-    """Draws correct examples as circles, incorrect ones as crosses; as pixels even in an SVG, to keep it small."""
-    x, y = points
-    correct = logits.argmax(1) == labels
-    common: dict[str, Any] = {"rasterized": True, "s": 12, "linewidths": 0.8}
-    axis.scatter(
-        x[correct],
-        y[correct],
-        marker="o",
-        facecolors="none",
-        edgecolors=style.BLUE,
-        label="correct",
-        **common,
-    )
-    axis.scatter(x[~correct], y[~correct], marker="x", color=style.ORANGE, label="incorrect", **common)
-
-
-def _whose(facts: Facts) -> str:
+def _describe_model(facts: Facts) -> str:
     return f"{facts['name']} model, epoch {facts['epoch'] + 1}, {facts['num_examples']:,} test images"

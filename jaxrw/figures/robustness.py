@@ -17,7 +17,7 @@ def draw_examples(facts: Facts, arrays: Arrays) -> Figure:
     # From -eps..eps to 0..1: grey is no change.
     perturbations = 0.5 + (adversarial - clean) / (2 * eps)
     predictions = {row: arrays[row][chosen].argmax(1) for row in ("clean", "adversarial")}
-    figure, axes = style.create(3.35, rows=3, columns=len(chosen), squeeze=False)
+    figure, axes = style.create_figure(3.35, rows=3, columns=len(chosen), squeeze=False)
     for column, label in enumerate(arrays["labels"][chosen]):
         for row, images in enumerate((clean, adversarial, np.clip(perturbations, 0, 1))):
             _show(axes[row, column], images[column])
@@ -26,7 +26,7 @@ def draw_examples(facts: Facts, arrays: Arrays) -> Figure:
     rows = ("clean", f"PGD-{facts['num_steps']}", f"change\nx {1 / (2 * eps):.3g}")
     for axis, name in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(name)
-    figure.suptitle(f"Predictions at eps = {style.eps_words(eps)}; orange where wrong", fontsize=10.5)
+    figure.suptitle(f"Predictions at eps = {style.format_eps(eps)}; orange where wrong", fontsize=10.5)
     return figure
 
 
@@ -41,7 +41,7 @@ def draw_curve(facts: Facts, autoattack: float | None) -> Figure | None:
         return None
     eps, accuracy = np.array(sorted(facts["curve"])).T
     low, high = wilson(accuracy / 100, facts["num_examples"])
-    figure, axis = style.create(3.3)
+    figure, axis = style.create_figure(3.3)
     axis.fill_between(255 * eps, 100 * low, 100 * high, color=style.BLUE, alpha=0.18, linewidth=0)
     axis.plot(255 * eps, accuracy, "o-", color=style.BLUE, label=f"PGD-{facts['num_steps']}, 95 % interval")
     at = 255 * facts["settings"]["eps"]

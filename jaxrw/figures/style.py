@@ -42,7 +42,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def create(height: float, *, rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
+def create_figure(height: float, *, rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
     """Returns a figure of the page's width, `height` inches high, and its axes: one, or an array of them."""
     figure = Figure(figsize=(WIDTH, height))
     return figure, figure.subplots(rows, columns, **settings)
@@ -54,7 +54,7 @@ def save(figure: Figure, path: pathlib.Path) -> None:
     figure.savefig(path.with_suffix(".svg"), dpi=200, metadata={"Date": None})
 
 
-def eps_words(eps: float) -> str:
+def format_eps(eps: float) -> str:
     """Returns a radius as "8/255", or as "0.1" if it is not a multiple of 1/255."""
     whole = round(255 * eps)
     return f"{whole}/255" if abs(255 * eps - whole) < 1e-6 else f"{eps:g}"

@@ -17,8 +17,10 @@ from jaxrw.figures import style
 from jaxrw.methods import METHODS, Method, Weighting
 
 
-def draw(settings: Mapping[str, Any], *, num_classes: int, num_steps: int, resolution: int = 240) -> Figure:
-    """Draws each method's weight, M included and before normalizing, as colour over (p_y, p_2); GAIRAT's over kappa.
+def draw_weighting(
+    settings: Mapping[str, Any], *, num_classes: int, num_steps: int, resolution: int = 240
+) -> Figure:
+    """Draws each method's weight, M included and before normalizing, as color over (p_y, p_2); GAIRAT's over kappa.
 
     The rest of the probability is shared evenly by the other classes.
 
@@ -29,7 +31,7 @@ def draw(settings: Mapping[str, Any], *, num_classes: int, num_steps: int, resol
       resolution: points along each axis.
     """
     columns = _columns()
-    figure, axes = style.create(4.7, rows=2, columns=len(columns), squeeze=False)
+    figure, axes = style.create_figure(4.7, rows=2, columns=len(columns), squeeze=False)
     for place, method in np.ndenumerate(np.array(columns, object).T):
         axis = axes[place]
         if method is None:
@@ -112,7 +114,7 @@ def _draw_steps(axis: Axes, weighting: Weighting, num_classes: int, num_steps: i
 
 
 def _constants(method: Method, settings: Mapping[str, Any]) -> str:
-    """Returns the constants that a method's weight depends on, M excepted."""
+    """Returns the constants that a method's weight depends on, without M."""
     signs = {"lam": "\\Lambda"}
     numbers = [name for name in method.constants if name not in ("multiplier", "similarity")]
     words = [f"${signs.get(name, chr(92) + name)}$ = {settings[name]:g}" for name in numbers]

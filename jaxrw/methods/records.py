@@ -52,6 +52,11 @@ class Method:
         names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         return tuple(name for name in names if name not in _FROM_THE_ATTACK)
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether the weight depends on the number of attack steps, which then has to be at least 1."""
+        return "num_steps" in inspect.signature(self.weight).parameters
+
     def weighting(self, constants: Mapping[str, Any], *, num_steps: int) -> Weighting:
         """Returns the weight as a function of (logits, label, kappa) alone.
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator
 
-from scipy import stats
+from scipy.special import stdtrit  # Student's t; importing scipy.stats takes a second
 
 from jaxrw.methods import METHODS
 from jaxrw.networks import ARCHITECTURES
@@ -170,9 +170,10 @@ def _create_trend(
     number = len(differences)
     half_interval = None
     if number >= MIN_SEEDS:
-        half_interval = stats.t.ppf(0.975, number - 1) * statistics.stdev(differences) / math.sqrt(number)
+        standard_error = statistics.stdev(differences) / math.sqrt(number)
         # Seeds that agree by chance are not certain of a single image.
-        half_interval = max(half_interval, 100 / table.setting.num_examples)
+        smallest = 100 / table.setting.num_examples
+        half_interval = max(float(stdtrit(number - 1, 0.975)) * standard_error, smallest)
     return Trend(
         words,
         table,

@@ -1,4 +1,7 @@
-"""Checksums of a directory that is written once: SHA256SUMS, in the format of `sha256sum --check`."""
+"""Checksums of a directory that is written once: SHA256SUMS, in the format of `sha256sum --check`.
+
+Orbax restores an array with a flipped bit without an error, and takes an empty directory for the latest checkpoint.
+"""
 
 import hashlib
 import json

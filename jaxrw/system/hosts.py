@@ -156,12 +156,12 @@ def run_on_first(function: Callable[P, object], *args: P.args, **kwargs: P.kwarg
 
 
 def delayed_maximum() -> preemption.Maximum:
-    """Returns a function that computes the maximum of a number, int, at least 0, over all processes, one call late.
+    """Returns a function that computes the maximum of an int, at least 0, over all processes.
 
-    All processes must call it equally often, and get the same results. A call does not wait for other processes: it
-    sends its number and returns the maximum of the previous call's numbers, because steps are dispatched to the
-    devices ahead of time too. With `wait=True` it waits, and includes its own numbers. In a single process it always
-    returns its argument.
+    Several processes: a call sends its number and returns the maximum of the previous call's numbers, 0 at first. It
+    does not wait for the other processes, because the host queues steps ahead of the devices and waiting would stall
+    them. With `wait=True` it waits, and includes its own number. All processes must call it equally often, and get the
+    same results. One process: returns its argument at once.
     """
     if jax.process_count() == 1:
         return preemption.own_number

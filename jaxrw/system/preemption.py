@@ -50,8 +50,8 @@ def deferring_signals(
 ) -> Iterator[Check]:
     """Defers the first SIGTERM or Ctrl-C until `check()` is called.
 
-    A second Ctrl-C ends the process at once. So does the end of `grace_seconds`, even while the process compiles:
-    saved files are whole at every moment. Outside of the main thread no signal arrives and nothing is deferred.
+    After the first signal, Ctrl-C ends the process at once. So does the end of `grace_seconds`, even while the process
+    compiles: saved files are whole at every moment. Outside of the main thread no signal arrives and nothing is deferred.
 
     Args:
       maximum: `hosts.delayed_maximum()` where several processes form one run, so that all stop at the same `check`.
@@ -62,7 +62,7 @@ def deferring_signals(
       often. A signal to another process is seen at the next call, or at once with `wait=True`.
 
     Raises:
-      Stopped: a signal arrived after the last `check`.
+      Stopped: on leaving the block, if a signal has arrived that no `check` has raised.
     """
     received: list[int] = []
 

@@ -140,7 +140,7 @@ def train_step(
     """Takes one step of adversarial training on one device's share of the batch, under the mapped axis `AXIS`.
 
     Augments; attacks with BatchNorm in evaluation mode; computes loss, weights and statistics in one forward pass
-    in training mode; averages the gradients; updates by SGD (Algorithm 1 without its slips).
+    in training mode; averages the gradients; updates by SGD (Algorithm 1 with its misprints corrected).
 
     Args:
       state: the same on every device.
@@ -156,7 +156,7 @@ def train_step(
       attack: the training attack.
       warmup_steps: number of first steps in which all weights are 1.
       steps_per_epoch: the sums are reset after this number of steps.
-      grad_through_weights: whether weights are differentiated.
+      grad_through_weights: whether the gradient also flows through the weights of the examples.
 
     Returns:
       The next state, and the sums over the global batch of this step, shaped as in `SUMS`.

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import evaluate, loader, start, timing, train_step
+from benchmarks import evaluate, start, timing, train_step
 
 
 def test_ratio_is_of_rounds_not_of_medians():
@@ -34,7 +34,6 @@ def test_table_names_the_faster_peer():
     [
         (train_step, "--width 1 --batch 2 --repeats 1 --no-torch --parts whole"),
         (evaluate, "--width 1 --batch 2 --repeats 1 --no-torch --steps 2"),
-        (loader, "--width 1 --batch 2 --repeats 1"),
         (start, "--repeats 0 --configs"),
     ],
 )

@@ -1,6 +1,7 @@
 """The examples that an attack works on at a time.
 
-An attack runs on a fixed number of slots. An example that is finished gives its slot to the next one, so that no work
+An attack runs on a fixed number of slots. A slot holds one example while it is attacked towards one wrong class, its
+target. An example that is finished gives its slot to the next one, so that no work
 goes to finished examples and nothing is compiled again.
 """
 
@@ -47,7 +48,7 @@ class Slots:
 
         Args:
           waiting: numbers of examples; removes the ones that move in.
-          tried: [N] int, number of targets of each example that failed.
+          tried: [N] int, targets of each example already tried without success; also the rank of its next target.
 
         Returns:
           Whether any slot is occupied.
