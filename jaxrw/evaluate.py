@@ -238,6 +238,8 @@ class _Evaluation:
                 write_results(self.workdir, results)
                 if attack == suite.AUTOATTACK:
                     state_path.unlink(missing_ok=True)
+                    # A kill may have left one, and a state with nothing left to attack is not written again.
+                    state_path.with_name(files.scratch_name(state_path.name)).unlink(missing_ok=True)
         write_results(self.workdir, results)
 
     def _run_attack(

@@ -27,8 +27,8 @@ def main(argv: Sequence[str], *, usage: str, launcher: pathlib.Path) -> int:
       launcher: path of the program, which a sweep starts for each of its runs.
 
     Returns:
-      The exit status: 0; 1 for a run that cannot continue; 2 for a mistake of the user or a failure of the system; 75 for
-      a run that stopped on request and has saved its state; 130 for Ctrl-C while there was nothing to save.
+      The exit status: 0; 1 for a run that cannot continue; 2 for a mistake of the user or a failure of the system; 75
+      for a run that stopped on request and has saved its state; 130 for Ctrl-C while there was nothing to save.
     """
     # Orbax also raises what it logs as an error, and asyncio logs errors that nobody awaited after the first.
     absl.logging.set_verbosity(absl.logging.FATAL)

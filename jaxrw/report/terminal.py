@@ -18,10 +18,10 @@ def table(results: Mapping[str, Results]) -> str:
     titles = (attack.title for attack in ATTACKS.values())
     rows = [("run", "method", "checkpoint", "epoch", "images", *titles)]
     for run_name, content in results.items():
-        # Weights that were trained elsewhere have neither method nor epoch.
-        method = content["config"].get("method", {}).get("name", "-")
         for name, checkpoint in content["checkpoints"].items():
             if checkpoint:
+                # Weights that were trained elsewhere have neither method nor epoch.
+                method = content["config"].get("method", {}).get("name", "-")
                 epoch = str(checkpoint["epoch"] + 1) if "epoch" in checkpoint else "-"
                 accuracies = (checkpoint["accuracy"].get(attack) for attack in ATTACKS)
                 cells = ("not run" if value is None else f"{value:.2f}" for value in accuracies)

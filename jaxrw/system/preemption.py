@@ -51,7 +51,7 @@ def deferring_signals(
     """Defers the first SIGTERM or Ctrl-C until `check()` is called.
 
     After the first signal, Ctrl-C ends the process at once. So does the end of `grace_seconds`, even while the process
-    compiles: saved files are whole at every moment. Outside of the main thread no signal arrives and nothing is deferred.
+    compiles: saved files are whole at every moment. Outside of the main thread no signal arrives, so none is deferred.
 
     Args:
       maximum: `hosts.delayed_maximum()` where several processes form one run, so that all stop at the same `check`.
