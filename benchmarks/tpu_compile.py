@@ -105,7 +105,8 @@ def plot(series: Mapping[str, Sequence[compiled.Case]], path: pathlib.Path) -> N
                 points = [(case["devices"], case[cost] / unit) for case in cases if case[cost]]
                 # The first line is wider, so that it is seen where two are the same.
                 size = {"linewidth": 1.5} if number else {"linewidth": 3, "markersize": 9}
-                axis.plot(*zip(*points, strict=True), f"-{style.MARKERS[number]}", label=name, **size)
+                look = {"color": style.CYCLE[number], "marker": style.MARKERS[number], **size}
+                axis.plot(*zip(*points, strict=True), label=name, **look)
             axis.set(xscale="log", yscale=scale, xlabel="chips", title=title)
             devices = sorted({case["devices"] for cases in series.values() for case in cases})
             axis.set_xticks(devices, devices)
