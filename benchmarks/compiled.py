@@ -57,7 +57,9 @@ def measure(name: str, *, chip: str, num_devices: int, batch_size: int, dtype: s
       in forward passes of the whole batch, and `theory` what PGD needs. If the program does not fit, there is `error`.
     """
     jax.config.update("jax_platforms", "cpu")  # libtpu would look for chips otherwise
-    config = problem.load(name, {"optim.batch_size": batch_size, "model.dtype": dtype})
+    # AWP from the first step on, because the cost of a branch depends on which is taken.
+    fields = {"optim.batch_size": batch_size, "model.dtype": dtype, "awp.start_epoch": 0}
+    config = problem.load(name, fields)
     experiment = problem.create_experiment(config, size=50_000 - config.dataset.validation_size)
     lowered = problem.lower_step(config, experiment, devices=_devices(chip, num_devices))
     text = lowered.as_text()
@@ -78,7 +80,7 @@ def measure(name: str, *, chip: str, num_devices: int, batch_size: int, dtype: s
             forward = batch_size * forward_flops(experiment.model)
             case |= {
                 "forwards": case["flops"] * num_devices / forward,
-                "theory": 2 * config.attack.num_steps + 3,
+                "theory": problem.forward_passes(config),
                 "float64": "f64" in text or case["float64"],
                 "steps": experiment.steps_per_epoch * config.optim.num_epochs,
             }

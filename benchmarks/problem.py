@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxrw import train
+from jaxrw import methods, train
+from jaxrw.attacks.pgd import KL
 from jaxrw.attacks.types import LogitsFn
 from jaxrw.data import Dataset, Split
 from jaxrw.training import accuracy, step
@@ -68,6 +69,18 @@ def lower_step(
         split.labels,
         jax.ShapeDtypeStruct((num_devices, config.optim.batch_size // num_devices), jnp.int32),
     )
+
+
+def forward_passes(config: ConfigDict) -> int:
+    """Returns what a step costs by theory, in forward passes of the batch.
+
+    A gradient by images or by parameters costs as much as a forward pass. An attack step needs one pass and one
+    gradient, and the attack of TRADES one pass of the clean images besides. The loss and its gradients cost three
+    passes for the adversarial images and three for the clean ones if it needs them, and AWP computes them twice.
+    """
+    objective = methods.OBJECTIVES[config.objective.name]
+    losses = (3 + 3 * objective.needs_clean_logits) * (1 if config.awp.gamma is None else 2)
+    return 2 * config.attack.num_steps + (objective.attack_loss == KL) + losses
 
 
 @dataclasses.dataclass(frozen=True)

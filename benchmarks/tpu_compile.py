@@ -1,4 +1,4 @@
-"""The training step of every CIFAR config compiled for TPUs, without a TPU: what the program costs and whether it fits.
+"""The training step of CIFAR configs compiled for TPUs, without a TPU: what the program costs and whether it fits.
 
     make bench-tpu
     make bench-scaling
@@ -11,7 +11,8 @@ and sends against the number of chips, with a line for each batch, as .png and .
 
 forwards  FLOPs of convolutions and matrix products in the optimized program, loop bodies as often as they run, in
           forward passes of the batch. PGD-10 needs 10 forward passes and 10 gradients by the image, which cost the same
-          each; the parameter step needs one and two gradients: 23. benchmarks/hlo.py says what counts.
+          each; the parameter step needs one and two gradients: 23. `problem.forward_passes` has the other recipes, and
+          benchmarks/hlo.py says what counts.
 GB        peak memory of one chip: arguments (the data set and the state), temporaries and the program
 moved     bytes between main memory and one chip in a step
 sent      bytes that a chip puts into collectives in a step. A ring sends twice that, less 1 / chips of it.
@@ -31,6 +32,7 @@ from benchmarks import compiled, timing
 from jaxrw.figures import style
 
 CONFIGS = ("resnet18_c10", "resnet18_c100", "wrn_c10", "wrn_c100")
+RECIPES = ("trades_c10", "mart_c10", "mail_trades_c10", "awp_c10", "trades_awp_c10", "wang2023_c10")
 # Title, unit and scale of the axis of each cost in the figure.
 COSTS = {
     "flops": ("TFLOP a chip", 1e12, "log"),
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = timing.parse(
         __doc__,
         arguments,
-        choices={"configs": CONFIGS, "chips": compiled.CHIPS, "dtype": ("float32", "bfloat16")},
+        choices={"configs": (*CONFIGS, *RECIPES), "chips": compiled.CHIPS, "dtype": ("float32", "bfloat16")},
         configs=CONFIGS,
         chips=tuple(compiled.CHIPS),
         devices=(1, 4),

@@ -45,7 +45,37 @@ def get_config() -> ConfigDict:
     config.method.alpha = 2.0  # WMMR's slope; ours_wmmr has none (Eq. 15)
     config.method.multiplier = 3.0  # M, factor of the weights of MAIL and WMMR, also of ours (Appendix C)
     config.method.lam = -1.0  # GAIRAT's shift Lambda
+    config.method.constant = 1.0  # weight of "constant", the control experiment
+    config.method.temperature = 1.0  # r of "done", in nats
+    config.method.normalize = placeholder(
+        bool
+    )  # divide weights by their batch mean; None: as the method does
     config.method.grad_through_weights = False  # True: differentiate the weights, as WMMR's public code
+
+    # What is weighted. standard: cross-entropy of adversarial images; trades, whose attack ascends the KL divergence
+    # and whose weights multiply that alone; mart, whose weights multiply the boosted cross-entropy alone.
+    config.objective = ConfigDict()
+    config.objective.name = "standard"  # a key of `jaxrw.methods.OBJECTIVES`
+    config.objective.lam = 6.0  # factor of the KL divergence; TRADES 6, MART and MAIL-TRADES 5
+    config.objective.smoothing = (
+        0.0  # share of each label that is spread over all classes; none in the KL divergence
+    )
+    # Whether the clean images of trades and mart count in BatchNorm's running statistics: True as in MAIL's code, where
+    # they come first; False as in DeepMind's, where only adversarial ones do.
+    config.objective.clean_statistics = True
+
+    # Adversarial weight perturbation (Wu et al. 2020): each step is computed at weights that ascend the loss.
+    config.awp = ConfigDict()
+    config.awp.gamma = placeholder(
+        float
+    )  # length relative to the weights: 0.01, 0.005 for trades; None: no AWP
+    config.awp.start_epoch = 0  # 0-based
+
+    # Of the parameters over steps; if there is one, it is validated, chosen as best, evaluated and exported.
+    config.average = ConfigDict()
+    config.average.name = "none"  # none, ema: exponential, each step, swa: plain mean of the ends of epochs
+    config.average.decay = 0.995  # of ema
+    config.average.start_epoch = 0  # 0-based; before it the average is the parameters themselves
 
     # Of training: the last iterate of PGD on the cross-entropy, with BatchNorm in evaluation mode.
     config.attack = ConfigDict()
@@ -55,14 +85,26 @@ def get_config() -> ConfigDict:
     # uniform: in the ball; normal: 0.001 * standard normal, as MAIL's code; none: the image itself.
     config.attack.start = "uniform"
 
+    # More training images: .npy or .npz files with `image` uint8 [N, H, W, C] and `label`, see docs/data.md.
+    config.extra = ConfigDict()
+    config.extra.path = placeholder(str)  # a file, or a directory of files; None: no extra images
+    config.extra.share = 0.7  # of every batch
+
     config.optim = ConfigDict()
     config.optim.num_epochs = 120
     config.optim.batch_size = 128  # global, shared by all devices
-    config.optim.learning_rate = 0.01
-    config.optim.momentum = 0.9
-    config.optim.weight_decay = 3.5e-3  # of all parameters, BatchNorm's too
+    # milestones; cosine: to 0 at the end; one_cycle: from 1/25 of it up to `learning_rate` and down to 0.
+    config.optim.schedule = "milestones"
+    config.optim.learning_rate = 0.01  # the highest
     config.optim.milestones = (75, 90, 100)  # 0-based epochs at whose start the learning rate drops
     config.optim.decay = 0.1  # factor of each drop
+    config.optim.rise_epochs = 0.0  # linear rise from 0 at the beginning of milestones and cosine
+    config.optim.peak = 0.025  # share of all steps after which one_cycle is highest
+    config.optim.momentum = 0.9
+    config.optim.nesterov = False
+    config.optim.weight_decay = 3.5e-3
+    config.optim.decay_all = True  # weight decay also of biases and BatchNorm; False: of kernels alone
+    config.optim.clip_norm = placeholder(float)  # largest norm of the whole gradient; None: any
 
     config.evaluation = ConfigDict()
     # Columns of the table, keys of `jaxrw.attacks.suite.ATTACKS`. aa, standard AutoAttack, takes by far the longest.

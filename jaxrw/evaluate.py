@@ -133,7 +133,7 @@ def open_run(
                 f"{config.dataset.validation_size}): there is only 'last'"
             )
         template = step.replicated_shapes(experiment.state_shapes())
-        yield experiment, steps, lambda name: checkpoints.restore(manager, steps[name], template).variables
+        yield experiment, steps, lambda name: checkpoints.restore(manager, steps[name], template).evaluated
 
 
 def _evaluate_file(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path) -> Results:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxrw import methods, networks
 from jaxrw.attacks import suite
-from jaxrw.attacks.pgd import STARTS
+from jaxrw.attacks.pgd import KL, STARTS
 from jaxrw.data import Dataset
 from jaxrw.system.errors import UserError
 
@@ -24,12 +24,42 @@ WITHOUT_EFFECT = (
     "checkpoint.",
 )
 
+# What a run did whose config was written before a field existed.
+_EARLIER: dict[str, Any] = {
+    "method.constant": 1.0,
+    "method.temperature": 1.0,
+    "method.normalize": None,
+    "objective.name": "standard",
+    "objective.lam": 6.0,
+    "objective.smoothing": 0.0,
+    "objective.clean_statistics": True,
+    "awp.gamma": None,
+    "awp.start_epoch": 0,
+    "average.name": "none",
+    "average.decay": 0.995,
+    "average.start_epoch": 0,
+    "extra.path": None,
+    "extra.share": 0.7,
+    "optim.schedule": "milestones",
+    "optim.rise_epochs": 0.0,
+    "optim.peak": 0.025,
+    "optim.nesterov": False,
+    "optim.decay_all": True,
+    "optim.clip_norm": None,
+}
+
+SCHEDULES = ("milestones", "cosine", "one_cycle")
+AVERAGES = ("none", "ema", "swa")
+
 # Fields that hold a name, and the names they choose from.
 CHOICES: dict[str, Collection[str]] = {
     "model.name": networks.ARCHITECTURES,
     "model.dtype": networks.DTYPES,
     "method.name": methods.METHODS,
     "attack.start": STARTS,
+    "objective.name": methods.OBJECTIVES,
+    "average.name": AVERAGES,
+    "optim.schedule": SCHEDULES,
 }
 
 
@@ -64,6 +94,19 @@ _RANGES = {
     "method.lam": _FINITE,
     "method.gamma": _POSITIVE,
     "method.multiplier": _POSITIVE,
+    "method.constant": _POSITIVE,
+    "method.temperature": _POSITIVE,
+    "objective.lam": _at_least(0),
+    "objective.smoothing": _Range(lambda value: 0 <= value < 1, "must be in [0, 1)"),
+    "awp.gamma": _Range(
+        lambda value: value is None or value > 0, "must be positive, as 0.01, or None to train without AWP"
+    ),
+    "awp.start_epoch": _at_least(0),
+    "average.decay": _Range(lambda value: 0 <= value < 1, "must be in [0, 1)"),
+    "average.start_epoch": _at_least(0),
+    "extra.share": _Range(
+        lambda value: 0 < value < 1, "must be in (0, 1): a share of every batch, the rest are training images"
+    ),
     "attack.eps": _EPS,
     "attack.step_size": _STEP_SIZE,
     "attack.num_steps": _at_least(0, " (0 trains on clean images)"),
@@ -72,6 +115,11 @@ _RANGES = {
     ),
     "optim.batch_size": _at_least(1),
     "optim.learning_rate": _POSITIVE,
+    "optim.rise_epochs": _at_least(0),
+    "optim.peak": _Range(lambda value: 0 < value < 1, "must be in (0, 1): a share of all steps"),
+    "optim.clip_norm": _Range(
+        lambda value: value is None or value > 0, "must be positive, or None for no clipping"
+    ),
     "optim.momentum": _Range(lambda value: 0 <= value < 1, "must be in [0, 1)"),
     "optim.weight_decay": _at_least(0),
     "optim.decay": _Range(lambda value: 0 < value <= 1, "must be in (0, 1]"),
@@ -128,12 +176,69 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
         raise UserError(
             f"attack.num_steps is 0; {config.method.name} counts attack steps, so it needs at least 1"
         )
+    _check_objective(config)
+    _check_lengths(config)
+    if config.extra.path is not None:
+        _check_extra(config, num_devices=num_devices)
     if config.optim.batch_size % num_devices:
         nearest = max(num_devices, config.optim.batch_size // num_devices * num_devices)
         raise UserError(
             f"optim.batch_size is {config.optim.batch_size}, which {num_devices} devices cannot share evenly; "
             f"it is the global batch: choose a multiple of {num_devices}, as {nearest}"
         )
+
+
+def _check_objective(config: ConfigDict) -> None:
+    objective = methods.OBJECTIVES[config.objective.name]
+    if "smoothing" not in objective.constants and config.objective.smoothing:
+        raise UserError(
+            f"objective.smoothing is {config.objective.smoothing}; must be 0 for {objective.name}, which has none"
+        )
+    if objective.attack_loss == KL and config.attack.start == "none":
+        raise UserError(
+            f"attack.start is 'none'; must be uniform or normal for {objective.name}: at the image itself the "
+            "gradient of its KL divergence is 0"
+        )
+
+
+def _check_lengths(config: ConfigDict) -> None:
+    """Raises UserError for a schedule, an average or AWP that is longer than the run or begins after it."""
+    num_epochs, starts = config.optim.num_epochs, []
+    if config.awp.gamma is not None:
+        starts.append("awp.start_epoch")
+    if config.average.name != "none":
+        starts.append("average.start_epoch")
+    if config.optim.schedule != "one_cycle":
+        starts.append("optim.rise_epochs")
+    elif config.optim.rise_epochs:
+        raise UserError(
+            f"optim.rise_epochs is {config.optim.rise_epochs}; must be 0 for one_cycle, which rises until optim.peak"
+        )
+    fields = flatten(config.to_dict())
+    for field in starts:
+        if fields[field] >= num_epochs:
+            raise UserError(
+                f"{field} is {fields[field]}; must be below optim.num_epochs, which is {num_epochs}"
+            )
+
+
+def _check_extra(config: ConfigDict, *, num_devices: int) -> None:
+    number, batch_size, share = num_extra(config), config.optim.batch_size, config.extra.share
+    if not 0 < number < batch_size:
+        raise UserError(
+            f"extra.share is {share}, which is {number} of {batch_size} images of a batch; must leave 1 of each kind"
+        )
+    if number % num_devices:
+        nearest = max(num_devices, number // num_devices * num_devices) / batch_size
+        raise UserError(
+            f"extra.share is {share}, which is {number} images of a batch that {num_devices} devices cannot share "
+            f"evenly; choose {nearest:g}"
+        )
+
+
+def num_extra(config: ConfigDict) -> int:
+    """Returns how many images of every batch are extra ones."""
+    return 0 if config.extra.path is None else round(config.extra.share * config.optim.batch_size)
 
 
 def check_dataset(config: ConfigDict, dataset: Dataset) -> None:
@@ -175,6 +280,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a flat config of a run with the fields that did not exist yet when it was written."""
+    return _EARLIER | dict(flat)
 
 
 def with_effect(flat: Mapping[str, Any]) -> dict[str, Any]:

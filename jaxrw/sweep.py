@@ -27,6 +27,9 @@ from jaxrw.runs.results import Results
 from jaxrw.system import preemption
 from jaxrw.system.errors import RunError, Stopped, UserError
 
+# Sections whose names tell their fields from those of `method`.
+_OWN_NAMES = ("objective", "awp", "average", "extra")
+
 # Seconds that a run has to save its state after SIGTERM, before it is killed.
 _PATIENCE = 60
 
@@ -164,7 +167,7 @@ def finished(item: Run) -> Results | None:
     if results is None or not results["checkpoints"].get("last"):
         return None
     found, wanted = (
-        settings.with_effect(settings.flatten(config))
+        settings.with_effect(settings.completed(settings.flatten(config)))
         for config in (results["config"], settings.as_json(item.config))
     )
     checkpoints, attacks = results["checkpoints"], item.config.evaluation.attacks
@@ -193,9 +196,17 @@ def _create_run(
     config = _resolve(own_flags)
     settings.check(config, num_devices=1)
     changes.pop("method.name", None)
-    words = [config.method.name, *(f"{field.split('.')[-1]}_{value}" for field, value in changes.items())]
+    words = [config.method.name, *(_describe(field, value) for field, value in changes.items())]
     name = f"{file.stem}/{re.sub('[^A-Za-z0-9_.-]+', '_', '-'.join(words))}-{seed}"
     return Run(name, workdir / name, file, config, own_flags)
+
+
+def _describe(field: str, value: object) -> str:
+    """Returns a changed field as part of a run's name: trades, tau_3.0, awp_gamma_0.01."""
+    section, _, name = field.rpartition(".")
+    if name == "name" and section in ("objective", "average"):
+        return str(value)
+    return f"{section}_{name}_{value}" if section in _OWN_NAMES else f"{name}_{value}"
 
 
 def _resolve(own_flags: list[str]) -> ConfigDict:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,15 +13,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from jaxrw import methods, runs
+from jaxrw import methods, runs, settings
 from jaxrw.attacks import pgd_and_kappa, suite
+from jaxrw.data import ExtraImages, load_extra
 from jaxrw.runs import checkpoints
 from jaxrw.runs.progress import TrainingProgress, divergence_error
 from jaxrw.system import hosts, preemption
 from jaxrw.system.errors import Stopped
 from jaxrw.training import accuracy, step
 from jaxrw.training.augment import augment
-from jaxrw.training.experiment import Experiment, create_experiment, epoch_order
+from jaxrw.training.batches import batches
+from jaxrw.training.experiment import Experiment, create_experiment
 
 
 def run(
@@ -45,6 +47,7 @@ def run(
       Stopped: SIGTERM or Ctrl-C; the state after the last step is saved.
     """
     experiment = create_experiment(config)
+    extra = _load_extra(config, experiment)
     if (pathlib.Path(workdir) / "checkpoints").exists():
         warmup_from = None
     if warmup_from is not None:
@@ -69,7 +72,10 @@ def run(
         _print_start(
             experiment,
             workdir,
-            method=config.method.name,
+            method=methods.get(config.method.name),
+            objective=methods.OBJECTIVES[config.objective.name],
+            perturbs_weights=config.awp.gamma is not None,
+            num_extra=0 if extra is None else extra.size,
             dataset=config.dataset.name,
             warmup_epochs=config.method.warmup_epochs,
             done=done,
@@ -90,6 +96,9 @@ def run(
             _train(
                 experiment,
                 state,
+                extra=extra,
+                num_extra=settings.num_extra(config),
+                renew_statistics=_create_renewal(config, experiment),
                 train_step=create_step(config, experiment),
                 validator=validator,
                 selection_attack=selection_attack,
@@ -106,22 +115,31 @@ def create_step(
 ) -> jax.stages.Wrapped:
     """Returns the config's training step: (state, key, images, labels, index [D, b]) -> (state, sums).
 
-    It runs on all local devices, or on `devices`, see `step.on_all_devices`.
+    With `config.extra.path` it takes an `Extra` of [D, ...] as a last argument. It runs on all local devices, or on
+    `devices`, see `step.on_all_devices`.
     """
-    method = methods.get(config.method.name)
+    method, objective = methods.get(config.method.name), methods.OBJECTIVES[config.objective.name]
+    normalize = config.method.normalize
     per_device = functools.partial(
         step.train_step,
         model=experiment.model,
         optimizer=experiment.optimizer,
+        loss=objective.bind(config.objective),
+        needs_clean_logits=objective.needs_clean_logits,
+        clean_statistics=config.objective.clean_statistics,
         weighting=method.weighting(config.method, num_steps=config.attack.num_steps),
-        normalized=method.normalized,
+        normalized=method.normalized if normalize is None else normalize,
         augment=functools.partial(augment, pad=config.dataset.pad, flip=config.dataset.flip),
-        attack=functools.partial(pgd_and_kappa, **config.attack),
+        attack=functools.partial(pgd_and_kappa, loss=objective.attack_loss, **config.attack),
         warmup_steps=config.method.warmup_epochs * experiment.steps_per_epoch,
         steps_per_epoch=experiment.steps_per_epoch,
         grad_through_weights=config.method.grad_through_weights,
+        awp_gamma=config.awp.gamma,
+        awp_start=config.awp.start_epoch * experiment.steps_per_epoch,
+        average=experiment.average,
     )
-    return step.on_all_devices(per_device, num_split=1, donate_state=True, devices=devices)
+    num_split = 1 if config.extra.path is None else 2
+    return step.on_all_devices(per_device, num_split=num_split, donate_state=True, devices=devices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +185,9 @@ def _train(
     experiment: Experiment,
     state: step.State,
     *,
+    extra: ExtraImages | None,
+    num_extra: int,
+    renew_statistics: Callable[[step.State, step.Images, int], step.State],
     train_step: jax.stages.Wrapped,
     validator: accuracy.Evaluator | None,
     selection_attack: str,
@@ -197,11 +218,18 @@ def _train(
             _keep_warmup(manager)  # The run may have been killed just before.
         try:
             for epoch in range(first_epoch, schedule.num_epochs):
-                order = epoch_order(experiment.order_key, epoch, len(labels))
                 started, first_step = time.monotonic(), done
-                while done < (epoch + 1) * steps_per_epoch:
-                    index = order[done % steps_per_epoch * batch_size :][:batch_size]
-                    state, sums = train_step(state, key, images, labels, step.shard(index))
+                for batch in batches(
+                    experiment.order_key,
+                    epoch,
+                    size=len(labels),
+                    batch_size=batch_size,
+                    steps_per_epoch=steps_per_epoch,
+                    first_step=done - epoch * steps_per_epoch,
+                    extra=extra,
+                    num_extra=num_extra,
+                ):
+                    state, sums = train_step(state, key, images, labels, *batch)
                     progress.step(done, epoch, sums)
                     done += 1
                     check()
@@ -209,17 +237,18 @@ def _train(
                         _save(manager, progress, state, epoch=epoch)
                 progress.flush()
                 _check_finite(state, epoch)
+                state = renew_statistics(state, images, epoch)
                 seconds = time.monotonic() - started
                 validation = {}
                 if validator is not None:
                     validation = {
-                        attack: validator.measure(attack, state.variables, lambda number: check()).accuracy
+                        attack: validator.measure(attack, state.evaluated, lambda number: check()).accuracy
                         for attack in validator.attacks
                     }
 
                 # Logs come before the checkpoint: after a kill, lines without a checkpoint are dropped and redone.
                 train = _epoch_means(state.sums) | {
-                    "learning_rate": experiment.learning_rates[epoch],
+                    "learning_rate": float(f"{experiment.schedule(epoch * steps_per_epoch):.6g}"),
                     "seconds": seconds,
                     "images_per_second": (done - first_step) * batch_size / seconds,
                 }
@@ -253,7 +282,7 @@ def _save(
 
 def _check_finite(state: step.State, epoch: int) -> None:
     """Raises RunError before a state with NaN is saved or validated: its loss would show it one step later."""
-    if not step.is_finite((state.params, state.batch_stats, state.opt_state, state.sums)):
+    if not step.is_finite((state.params, state.batch_stats, state.opt_state, state.sums, state.average)):
         raise divergence_error("a parameter is not finite", int(state.step), epoch)
 
 
@@ -261,6 +290,44 @@ def _keep_warmup(manager: ocp.CheckpointManager) -> None:
     """Keeps a copy of the run at the end of its warm-up, for others that start from there."""
     checkpoints.wait(manager)
     hosts.run_on_first(runs.warmup.keep, manager.directory.parent)
+
+
+def _load_extra(config: ConfigDict, experiment: Experiment) -> ExtraImages | None:
+    """Opens the extra images of a config, if it has any."""
+    if config.extra.path is None:
+        return None
+    return load_extra(
+        config.extra.path,
+        shape=experiment.dataset.train.images.shape[1:],
+        num_classes=experiment.dataset.num_classes,
+        downscale=config.dataset.downscale,
+    )
+
+
+def _create_renewal(
+    config: ConfigDict, experiment: Experiment
+) -> Callable[[step.State, step.Images, int], step.State]:
+    """Returns what computes BatchNorm's statistics of the averaged parameters anew after a 0-based epoch.
+
+    Only the mean over epochs needs it. The statistics are the mean over batches of the training images as they are.
+    """
+    if config.average.name != "swa":
+        return lambda state, images, epoch: state
+    program = step.on_all_devices(
+        functools.partial(step.batch_statistics, model=experiment.model), num_split=1
+    )
+    batch_size = config.optim.batch_size
+
+    def renew(state: step.State, images: step.Images, epoch: int) -> step.State:
+        if state.average is None or epoch < config.average.start_epoch:
+            return state
+        params, statistics = state.average["params"], state.average["batch_stats"]
+        order = np.arange(experiment.steps_per_epoch * batch_size, dtype=np.int32)
+        for number, index in enumerate(order.reshape(-1, batch_size)):
+            statistics = program(statistics, params, images, step.replicate(number), step.shard(index))
+        return dataclasses.replace(state, average={"params": params, "batch_stats": statistics})
+
+    return renew
 
 
 def _create_validator(
@@ -292,21 +359,32 @@ def _epoch_means(sums: step.Sums) -> dict[str, Any]:
 
 
 def _print_start(
-    experiment: Experiment, workdir: pathlib.Path, *, method: str, dataset: str, warmup_epochs: int, done: int
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    *,
+    method: methods.Method,
+    objective: methods.Objective,
+    perturbs_weights: bool,
+    num_extra: int,
+    dataset: str,
+    warmup_epochs: int,
+    done: int,
 ) -> None:
     """Prints what is trained, on what data and devices, and what to expect."""
-    splits, num_epochs = experiment.dataset, len(experiment.learning_rates)
+    splits, num_epochs = experiment.dataset, experiment.num_epochs
+    title = methods.title(method, objective, perturbs_weights=perturbs_weights)
+    more = f"{num_extra:,} extra, " if num_extra else ""
     print(
-        f"{method} on {dataset}: {len(splits.train.labels):,} training, "
+        f"{title} on {dataset}: {len(splits.train.labels):,} training, {more}"
         f"{len(splits.validation.labels):,} validation, {len(splits.test.labels):,} test images; "
         f"{jax.device_count()} x {jax.local_devices()[0].device_kind}; in {workdir}"
     )
     if not len(splits.validation.labels):
         print("dataset.validation_size is 0: there will be no best checkpoint, only the last")
-    if methods.get(method).reweighted and warmup_epochs >= num_epochs:
+    if method.reweighted and warmup_epochs >= num_epochs:
         print(
             f"method.warmup_epochs is {warmup_epochs} and optim.num_epochs {num_epochs}: "
-            f"all weights stay 1, so this run is standard adversarial training, not {method}"
+            f"all weights stay 1, so this run is the same without {method.name}"
         )
     if done:
         print(f"going on after step {done:,}, in epoch {done // experiment.steps_per_epoch + 1}")

@@ -22,5 +22,6 @@ compilation.choose_cpu_kernels()  # as launch.py does
 hypothesis.settings.register_profile("jaxrw", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxrw")
 
-# PyTorch is an extra; without it, helpers/torch_networks.py cannot be imported for its doctests.
-collect_ignore = [] if importlib.util.find_spec("torch") else ["helpers/torch_networks.py"]
+# PyTorch is an extra; without it, these cannot be imported for their doctests.
+_WITH_TORCH = ["helpers/torch_networks.py", "helpers/torch_recipe.py"]
+collect_ignore = [] if importlib.util.find_spec("torch") else _WITH_TORCH

@@ -145,6 +145,55 @@ MISTAKES = {
         "only 1237 images",
     ),
     "too many images": (["--config.dataset.train_size=5000"], "dataset.train_size=5000", "only 1237"),
+    "negative lam": (["--config.objective.lam=-1"], "objective.lam is -1.0", "at least 0"),
+    "an objective that is a method": (
+        ["--config.objective.name=mail"],
+        "objective.name is 'mail'",
+        "choose of standard, trades, mart",
+    ),
+    "smoothing where there is none": (
+        ["--config.objective.name=mart", "--config.objective.smoothing=0.1"],
+        "objective.smoothing is 0.1",
+        "must be 0 for mart",
+    ),
+    "trades from the image itself": (
+        ["--config.objective.name=trades", "--config.attack.start=none"],
+        "attack.start is 'none'",
+        "uniform or normal for trades",
+    ),
+    "AWP of nothing": (["--config.awp.gamma=0"], "awp.gamma is 0.0", "None to train without AWP"),
+    "AWP after the run": (
+        ["--config.awp.gamma=0.01", "--config.awp.start_epoch=36"],
+        "awp.start_epoch is 36",
+        "below optim.num_epochs, which is 36",
+    ),
+    "an average after the run": (
+        ["--config.average.name=swa", "--config.average.start_epoch=99"],
+        "average.start_epoch is 99",
+        "below optim.num_epochs",
+    ),
+    "unknown average": (["--config.average.name=mean"], "average.name is 'mean'", "none, ema, swa"),
+    "a rise longer than the run": (
+        ["--config.optim.schedule=cosine", "--config.optim.rise_epochs=40"],
+        "optim.rise_epochs is 40.0",
+        "below optim.num_epochs",
+    ),
+    "two rises": (
+        ["--config.optim.schedule=one_cycle", "--config.optim.rise_epochs=1"],
+        "optim.rise_epochs is 1.0",
+        "optim.peak",
+    ),
+    "clipping to nothing": (["--config.optim.clip_norm=0"], "optim.clip_norm is 0.0", "positive"),
+    "a share of 1": (
+        ["--config.extra.path=x.npz", "--config.extra.share=1"],
+        "extra.share is 1.0",
+        "must be in (0, 1)",
+    ),
+    "a share of no image": (
+        ["--config.extra.path=x.npz", "--config.extra.share=0.001"],
+        "extra.share is 0.001, which is 0 of 128 images",
+    ),
+    "no extra images there": (["--config.extra.path=no.npz"], "extra.path: no.npz cannot be used", ".npz"),
     "unknown mode": (["--mode=trian"], "--mode=trian", "train|evaluate|report"),
     "unknown flag": (["--workdirr=x"], "'workdirr'", "Did you mean: workdir"),
     "stray word": (["train"], "'train' is no flag", "--config.FIELD=VALUE"),
@@ -302,8 +351,9 @@ def test_help_says_how_it_is_used(capsys):
 def test_base_names_every_choice():
     """Comments of configs/base.py name the choices of fields that have no records."""
     text = (ROOT / "configs" / "base.py").read_text()
-    for field in ("model.dtype", "attack.start"):
-        comment = text.split(f"    config.{field} = ")[0].splitlines()[-1]
+    for field in ("model.dtype", "attack.start", "average.name", "optim.schedule"):
+        before, after = text.split(f"    config.{field} = ")
+        comment = before.splitlines()[-1] + after.splitlines()[0]
         for choice in settings.CHOICES[field]:
             assert re.search(rf"\b{choice}\b", comment), (field, choice)
 
@@ -326,13 +376,51 @@ def test_shipped_configs(name):
     assert config.optim.to_dict() == {
         "num_epochs": 120,
         "batch_size": 128,
+        "schedule": "milestones",
         "learning_rate": 0.1 if wide else 0.01,
-        "momentum": 0.9,
-        "weight_decay": 5e-4 if wide else 3.5e-3,
         "milestones": (75, 90, 100),
         "decay": 0.1,
+        "rise_epochs": 0,
+        "peak": 0.025,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 5e-4 if wide else 3.5e-3,
+        "decay_all": True,
+        "clip_norm": None,
     }
+    assert (config.objective.name, config.objective.smoothing) == ("standard", 0)
+    assert (config.awp.gamma, config.average.name, config.extra.path) == (None, "none", None)
     assert (config.attack.eps, config.attack.step_size, config.attack.num_steps) == (8 / 255, 2 / 255, 10)
     assert (config.evaluation.eps, config.evaluation.step_size) == (8 / 255, 2 / 255)
     assert (config.method.warmup_epochs, config.method.beta, config.method.gamma) == (75, 0.5, 10)
     assert (config.method.alpha, config.method.multiplier, config.method.lam) == (2, 3, -1)
+
+
+# Of configs beyond the paper: objective, method, AWP's gamma, average, and the network.
+RECIPES = {
+    "trades_c10": ("trades", "standard", None, "none", "wrn34_10"),
+    "mart_c10": ("mart", "standard", None, "none", "resnet18"),
+    "mail_trades_c10": ("trades", "mail", None, "none", "resnet18"),
+    "awp_c10": ("standard", "standard", 0.01, "none", "resnet18"),
+    "trades_awp_c10": ("trades", "standard", 0.005, "none", "wrn34_10"),
+    "wang2023_c10": ("trades", "standard", None, "ema", "wrn"),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_shipped_recipes(name):
+    """Each can be used, has exactly the fields of base, and its page says where it is from and what it costs."""
+    module = __import__(f"configs.{name}", fromlist=["get_config"])
+    config = module.get_config()
+    settings.check(config, num_devices=1)
+    assert config.is_locked
+    assert set(command_line.field_names(config)) == set(command_line.field_names(base.get_config()))
+    assert (
+        config.objective.name,
+        config.method.name,
+        config.awp.gamma,
+        config.average.name,
+        config.model.name,
+    ) == RECIPES[name]
+    for words in (f"configs/{name}.py", "Time, computed", "FLOP"):
+        assert words in module.__doc__

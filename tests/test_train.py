@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from helpers import tiny
 
-from jaxrw import evaluate, runs, train
+from jaxrw import evaluate, export, runs, train
+from jaxrw.networks import torch_weights
 from jaxrw.runs import checkpoints
 from jaxrw.system.errors import RunError, Stopped, UserError
 from jaxrw.training.accuracy import Evaluator
@@ -121,21 +122,8 @@ def check_same(workdir, whole):
 def test_resuming_from_every_checkpoint_within_an_epoch(whole, tmp_path, monkeypatch):
     """Stopped by an error after 1, 6 and 11 steps, with a checkpoint at every step: the same run."""
     config = tiny.config(checkpoint__every_steps=1)
-    taken = []
-    create = train.create_step
-
-    def fragile(config, experiment):
-        inner = create(config, experiment)
-
-        def step(*arguments):
-            taken.append(1)
-            if len(taken) in (2, 8, 14):  # the second, and later as many more as were done before
-                raise KeyboardInterrupt
-            return inner(*arguments)
-
-        return step
-
-    monkeypatch.setattr(train, "create_step", fragile)
+    # The second step, and later as many more as were done before.
+    monkeypatch.setattr(train, "create_step", interrupted_at(2, 8, 14))
     interrupted = 0
     for _ in range(4):
         try:
@@ -144,6 +132,85 @@ def test_resuming_from_every_checkpoint_within_an_epoch(whole, tmp_path, monkeyp
             interrupted += 1
     assert interrupted == 3
     check_same(tmp_path / "run", whole)
+
+
+def test_a_run_with_averages_awp_and_extra_images_resumes_with_the_same_bits(tmp_path, monkeypatch):
+    """Stopped within the warm-up, within the averaging and at the end of an epoch; AWP and SWA begin on the way."""
+    images = np.random.RandomState(0).randint(0, 256, (20, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "extra.npz", image=images, label=np.arange(20) % 10)
+    config = tiny.config(
+        objective__name="trades",
+        awp__gamma=0.01,
+        awp__start_epoch=1,
+        average__name="swa",
+        average__start_epoch=1,
+        extra__path=str(tmp_path / "extra.npz"),
+        extra__share=0.25,
+        checkpoint__every_steps=1,
+    )
+    train.run(config, tmp_path / "whole")
+    monkeypatch.setattr(train, "create_step", interrupted_at(2, 8, 14))
+    stops = 0
+    while stops < 9:
+        try:
+            train.run(config, tmp_path / "run")
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops == 3
+    states = [state_of(config, tmp_path / name) for name in ("whole", "run")]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert lines(tmp_path / "run") == lines(tmp_path / "whole")
+    average, live = states[0].average["params"], states[0].params
+    assert any(
+        np.abs(a - b).max() > 1e-4 for a, b in zip(*map(jax.tree.leaves, (average, live)), strict=True)
+    )
+
+
+def test_the_average_is_what_is_evaluated(tmp_path):
+    """Of a finished run: validation, evaluation and export use the average, with the model's own statistics (EMA)."""
+    config = tiny.config(average__name="ema", average__decay=0.9)
+    experiment = train.run(config, tmp_path)
+    state = state_of(config, tmp_path)
+    results = evaluate.run(config, tmp_path, checkpoint="last")
+
+    def clean(variables, split):
+        logits = experiment.model.apply(variables, split.images / np.float32(255), train=False)
+        return 100 * np.mean(np.argmax(logits, 1) == split.labels)
+
+    found = results["checkpoints"]["last"]["accuracy"]["clean"]
+    assert found == pytest.approx(clean(state.average, experiment.dataset.test))
+    validated = lines(tmp_path, "validation")[-1]["clean"]
+    assert validated == pytest.approx(clean(state.average, experiment.dataset.validation))
+    assert validated != pytest.approx(clean(state.variables, experiment.dataset.validation))
+    (path,) = export.run(config, tmp_path, checkpoint="last")
+    weights = torch_weights.load(path, model=experiment.model, num_classes=10)
+    jax.tree.map(np.testing.assert_array_equal, weights["params"], state.average["params"])
+
+
+def interrupted_at(*numbers):
+    """In place of `create_step`: steps of which some raise, counted over all runs."""
+    create, taken = train.create_step, []
+
+    def fragile(config, experiment):
+        inner = create(config, experiment)
+
+        def step(*arguments):
+            taken.append(1)
+            if len(taken) in numbers:
+                raise KeyboardInterrupt
+            return inner(*arguments)
+
+        return step
+
+    return fragile
+
+
+def state_of(config, workdir):
+    """The last checkpoint's state as NumPy arrays."""
+    template = create_experiment(config).create_state()
+    with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
+        return jax.tree.map(np.asarray, checkpoints.restore(manager, manager.latest_step(), template))
 
 
 def test_asked_to_stop_it_saves_and_goes_on_the_same(whole, tmp_path, monkeypatch, capsys):

@@ -9,9 +9,11 @@ from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, check_
 from jaxrw.attacks.losses import cw
 from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct
-from jaxrw.methods.objectives import cross_entropy
+from jaxrw.methods.objectives import cross_entropy, kl_divergence
 
 LOSSES = {"ce": cross_entropy, "cw": cw}
+# The loss of TRADES' attack, which depends on the clean prediction instead of the label.
+KL = "kl"
 STARTS = ("uniform", "normal", "none")
 
 # The public code of MAIL, TRADES and GAIRAT starts from 0.001 * normal noise.
@@ -48,14 +50,15 @@ def pgd(
     Args: see `jaxrw.attacks`; and
       step_size: in pixel units of [0, 1].
       num_steps: gradient steps; 0 returns `images` without a random start.
-      loss: "ce", the cross-entropy, or "cw", the negative logit margin.
+      loss: "ce", the cross-entropy, "cw", the negative logit margin, or "kl", the KL divergence of the prediction from
+        that of `images` (TRADES), which needs a random start: at `images` its gradient is 0.
       start: "uniform" in the ball, "normal" (0.001 times standard normal) or "none"; clipped to the ball and [0, 1].
 
     Returns:
       [B, H, W, C] adversarial images in [0, 1].
 
     Raises:
-      ValueError: unknown loss or start, or negative num_steps.
+      ValueError: unknown loss or start, "kl" without a random start, or negative num_steps.
     """
     return pgd_and_kappa(
         key,
@@ -95,10 +98,14 @@ def pgd_and_kappa(
       [B, H, W, C] adversarial images, and kappa, [B] int32 in 0..num_steps.
     """
     check_shapes(images, labels)
-    if loss not in LOSSES:
-        raise ValueError(f"loss is {loss!r}; choose one of {', '.join(LOSSES)}")
+    if loss not in (*LOSSES, KL):
+        raise ValueError(f"loss is {loss!r}; choose one of {', '.join((*LOSSES, KL))}")
     if start not in STARTS:
         raise ValueError(f"start is {start!r}; choose one of {', '.join(STARTS)}")
+    if loss == KL and start == "none":
+        raise ValueError(
+            "loss is 'kl' and start 'none'; choose another start: at the image itself its gradient is 0"
+        )
     check_at_least(0, num_steps=num_steps)
     index = jnp.arange(len(labels)) if index is None else index
     examples = Examples(images, labels, index)
@@ -124,9 +131,13 @@ def _ascend(
     if num_steps == 0:
         return images, kappa
 
+    reference = logits_fn(images) if loss == KL else None
+
     def objective(adversarial: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = logits_fn(adversarial)
-        return jax.vmap(LOSSES[loss])(logits, labels).sum(), logits
+        if reference is None:
+            return jax.vmap(LOSSES[loss])(logits, labels).sum(), logits
+        return jax.vmap(kl_divergence)(reference, logits).sum(), logits
 
     def step(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         adversarial, kappa = carry

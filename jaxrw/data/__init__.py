@@ -1,4 +1,4 @@
-"""Image data sets for training and testing; `load` is the only entry point."""
+"""Image data sets for training and testing, by `load`, and extra training images, by `load_extra`."""
 
 import difflib
 import os
@@ -8,9 +8,11 @@ import numpy as np
 
 from jaxrw.data import cifar, digits, folder, images, prepared, splits
 from jaxrw.data.dataset import Dataset, Part, Source, Split, check, directory
+from jaxrw.data.extra import ExtraImages
+from jaxrw.data.extra import load as load_extra
 from jaxrw.system.errors import UserError
 
-__all__ = ["Dataset", "Split", "load"]
+__all__ = ["Dataset", "ExtraImages", "Split", "load", "load_extra"]
 
 
 def load(

@@ -1,11 +1,25 @@
 """Instance reweighting: margins, weights and losses of one example, and the methods made of them.
 
 `margins`, `weightings` and `objectives` hold pure functions of one example, batched with `jax.vmap`. `METHODS` lists
-every method by name; the config check, the training step, tables, figures and sweeps read it.
+every method by name, `OBJECTIVES` every loss that they weigh; the config check, the training step, tables, figures and
+sweeps read them.
 """
 
 from jaxrw.methods import margins, objectives, weightings
-from jaxrw.methods.records import CONSTANTS, METHODS, Method, get
+from jaxrw.methods.objectives import OBJECTIVES, Objective
+from jaxrw.methods.records import CONSTANTS, METHODS, Method, get, title
 from jaxrw.methods.weightings import Weighting
 
-__all__ = ["CONSTANTS", "METHODS", "Method", "Weighting", "get", "margins", "objectives", "weightings"]
+__all__ = [
+    "CONSTANTS",
+    "METHODS",
+    "OBJECTIVES",
+    "Method",
+    "Objective",
+    "Weighting",
+    "get",
+    "margins",
+    "objectives",
+    "title",
+    "weightings",
+]

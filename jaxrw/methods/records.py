@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrw.methods import margins, weightings
+from jaxrw.methods.objectives import Objective
 from jaxrw.methods.weightings import Weighting
 
 # Arguments of a weight function that are not fields of `config.method`.
@@ -124,6 +125,20 @@ def _ours_mail(
     return multiplier * weightings.mail(margin, beta=beta, gamma=gamma)
 
 
+def _constant(logits: jax.Array, label: jax.Array, kappa: jax.Array, *, constant: float) -> jax.Array:
+    return jnp.float32(constant)
+
+
+def _mail_logits(
+    logits: jax.Array, label: jax.Array, kappa: jax.Array, *, beta: float, gamma: float, multiplier: float
+) -> jax.Array:
+    return multiplier * weightings.mail(margins.logit_margin(logits, label), beta=beta, gamma=gamma)
+
+
+def _done(logits: jax.Array, label: jax.Array, kappa: jax.Array, *, temperature: float) -> jax.Array:
+    return weightings.done(logits, label, temperature=temperature)
+
+
 METHODS = {
     method.name: method
     for method in (
@@ -140,11 +155,28 @@ METHODS = {
         Method("mail", "MAIL", "M sigmoid(-gamma (m + beta))", _mail),
         Method("ours_wmmr", "Ours+WMMR", "M exp(-m~)", _ours_wmmr, base="wmmr"),
         Method("ours_mail", "Ours+MAIL", "M sigmoid(-gamma (m~ + beta))", _ours_mail, base="mail"),
+        # Not of the paper.
+        Method("constant", "Constant", "c", _constant),
+        Method("mail_logits", "MAIL on logits", "M sigmoid(-gamma (z_y - z_2 + beta))", _mail_logits),
+        Method("done", "DONE", "exp(cross-entropy / r)", _done, normalized=True),
     )
 }
 
 # Fields of `config.method` that any method reads.
 CONSTANTS = tuple(dict.fromkeys(name for method in METHODS.values() for name in method.constants))
+
+
+def title(method: Method, objective: Objective, *, perturbs_weights: bool = False) -> str:
+    """Returns the name of a weighting of an objective as in tables, such as "MAIL-TRADES" or "TRADES-AWP".
+
+    Args:
+      method: the weighting.
+      objective: what it weighs.
+      perturbs_weights: whether the step is taken at perturbed weights, AWP.
+    """
+    words = [method.title] if method.reweighted or objective.name == "standard" else []
+    words += [objective.title] if objective.name != "standard" else []
+    return "-".join([*words, "AWP"] if perturbs_weights else words)
 
 
 def get(name: str) -> Method:

@@ -1,6 +1,6 @@
 """Weights of one adversarial example, and of a batch.
 
-`mail`, `wmmr`, `gairat` and `ewat` return the raw weight: without the multiplier M and not normalized over the batch.
+All but `batch_weights` return the raw weight: without the multiplier M and not normalized over the batch.
 """
 
 from typing import Protocol
@@ -8,6 +8,8 @@ from typing import Protocol
 import chex
 import jax
 import jax.numpy as jnp
+
+from jaxrw.methods.objectives import cross_entropy
 
 
 class Weighting(Protocol):
@@ -95,6 +97,27 @@ def ewat(logits: jax.Array) -> jax.Array:
     chex.assert_rank(logits, 1)
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     return -jnp.sum(jnp.exp(log_p) * log_p)
+
+
+def done(logits: jax.Array, label: jax.Array, *, temperature: float) -> jax.Array:
+    """Computes the weight exp(L / r) of distributionally robust optimization, at least 1, increasing in the loss L.
+
+    The worst distribution over the batch within a KL divergence has these weights. Written from the formula in "Doubly
+    robust instance-reweighted adversarial training", Zhang et al., 2024: a reconstruction, not checked against the
+    authors' code.
+
+    Args:
+      logits: [K] float.
+      label: [] integer in 0..K-1.
+      temperature: r in nats, positive. The larger, the more even are the weights.
+
+    Returns:
+      [] float32, to be divided by its batch mean. L / r counts up to 80, so that it stays finite.
+
+    >>> round(float(done(jnp.zeros(4), jnp.array(0), temperature=1.0)), 5)
+    4.0
+    """
+    return jnp.exp(jnp.minimum(cross_entropy(logits, label) / temperature, 80.0))
 
 
 def batch_weights(

@@ -24,6 +24,9 @@ DTYPES = ("float32", "bfloat16")
 # The deepest network of He et al. 2016. Each layer costs milliseconds even before anything is compiled.
 MAX_DEPTH = 1202
 
+# Share of BatchNorm's running statistics that a training step keeps.
+STATISTICS_MOMENTUM = 0.9
+
 # PyTorch's default: uniform in +-1/sqrt(fan_in).
 _torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 # He initialization by fan out: normal with variance 2 / (kernel height * kernel width * output channels).
@@ -136,7 +139,7 @@ class Network(nn.Module):
         norm = functools.partial(
             nn.BatchNorm,
             use_running_average=not train,
-            momentum=0.9,
+            momentum=STATISTICS_MOMENTUM,
             epsilon=1e-5,
             dtype=self.dtype,
             axis_name=self.axis_name,

@@ -7,12 +7,15 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jaxrw import settings
+from jaxrw import methods, settings
 from jaxrw.attacks.suite import ATTACKS
 from jaxrw.methods import METHODS
 from jaxrw.runs import results
 from jaxrw.runs.json_files import UnusableFileError, read_object
 from jaxrw.runs.results import CHECKPOINTS, FILE, Checkpoint, Results
+
+# Sections of a config whose runs share a table.
+_COMPARED = ("method.", "objective.", "awp.", "average.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,21 +44,50 @@ class Run:
 
     @property
     def setting(self) -> dict[str, Any]:
-        """Fields on which accuracies depend, without the method and the seed."""
+        """Fields on which accuracies depend, without the seed and what tables compare: method, objective, recipe."""
         fields = settings.with_effect(self.config)
-        return {name: v for name, v in fields.items() if name != "seed" and not name.startswith("method.")}
+        return {name: v for name, v in fields.items() if name != "seed" and not name.startswith(_COMPARED)}
+
+    @property
+    def title(self) -> str:
+        """The method and what it weighs, such as "MAIL-TRADES"."""
+        return methods.title(
+            METHODS[self.config["method.name"]],
+            methods.OBJECTIVES[self.config["objective.name"]],
+            perturbs_weights=self.config["awp.gamma"] is not None,
+        )
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Fields in which it goes beyond the paper, without their section where the name alone tells it."""
+        config, recipe = self.config, {}
+        objective = methods.OBJECTIVES[config["objective.name"]]
+        if objective.needs_clean_logits:
+            recipe = {"objective": objective.name, "lam": config["objective.lam"]}
+            if not config["objective.clean_statistics"]:
+                recipe["clean_statistics"] = False
+        if config["objective.smoothing"]:
+            recipe["smoothing"] = config["objective.smoothing"]
+        if config["awp.gamma"] is not None:
+            recipe |= {"AWP gamma": config["awp.gamma"], "AWP start_epoch": config["awp.start_epoch"]}
+        if config["average.name"] != "none":
+            decay = {"decay": config["average.decay"]} if config["average.name"] == "ema" else {}
+            recipe |= {"average": config["average.name"], **decay}
+            recipe["average start_epoch"] = config["average.start_epoch"]
+        return recipe
 
     @property
     def constants(self) -> dict[str, Any]:
         """Fields of `config.method`, without their prefix, on which this run's method depends."""
         method = METHODS[self.config["method.name"]]
-        always = ("warmup_epochs", "grad_through_weights") if method.reweighted else ()
-        return {name: self.config.get(f"method.{name}") for name in (*method.constants, *always)}
+        names = [*method.constants, *(("warmup_epochs", "grad_through_weights") if method.reweighted else ())]
+        names += ["normalize"] if self.config["method.normalize"] is not None else []
+        return {name: self.config.get(f"method.{name}") for name in names}
 
     @property
     def identity(self) -> str:
         """All on which its accuracies depend."""
-        parts = [self.setting, self.config["method.name"], self.constants, self.config["seed"]]
+        parts = [self.setting, self.config["method.name"], self.constants, self.recipe, self.config["seed"]]
         return json.dumps(parts, sort_keys=True)
 
 
@@ -96,7 +128,7 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
             "of weights that were trained elsewhere, by no method and with no seed known here"
         )
     results.check(content)
-    config = settings.flatten(content["config"])
+    config = settings.completed(settings.flatten(content["config"]))
     checkpoints = {
         name: _select(content["checkpoints"][name])
         for name in CHECKPOINTS
@@ -108,7 +140,7 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
         epochs = f"{checkpoints['last']['epoch'] + 1} of {config['optim.num_epochs']} epochs"
         raise UnusableFileError(f"its training is not finished: {epochs}")
     if has_config:
-        _check_same(config, settings.flatten(read_object(directory / "config.json")))
+        _check_same(config, settings.completed(settings.flatten(read_object(directory / "config.json"))))
     return Run(path, config, checkpoints, content)
 
 

@@ -20,12 +20,16 @@ class Group:
 
     Attributes:
       method: the method.
+      title: of the method and what it weighs.
       constants: fields of `config.method` on which the method depends.
+      recipe: fields in which it goes beyond the paper; empty for the paper's.
       runs: by seed.
     """
 
     method: Method
+    title: str
     constants: dict[str, Any]
+    recipe: dict[str, Any]
     runs: dict[int, Run]
 
     @property
@@ -55,8 +59,10 @@ class Group:
         return sorted(seed for seed, epoch in self.epochs(checkpoint).items() if epoch < (self.warmup or 0))
 
     def fits(self, constants: dict[str, Any]) -> bool:
-        """Returns whether its constants have these values; those that are not named may have any."""
-        return all(value == constants[name] for name, value in self.constants.items() if name in constants)
+        """Returns whether it is of the paper with these constants; those that are not named may have any value."""
+        return not self.recipe and all(
+            value == constants[name] for name, value in self.constants.items() if name in constants
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +134,8 @@ class Setting:
             for name, value in group.constants.items()
             if (len(self.warmups) > 1 if name == "warmup_epochs" else value != usual.get(name))
         ]
-        return ", ".join([group.method.title, *words])
+        words += [_describe_constant(*item) for item in group.recipe.items() if item[0] != "objective"]
+        return ", ".join([group.title, *words])
 
 
 def _describe_constant(name: str, value: object) -> str:
@@ -156,11 +163,14 @@ def group_runs(runs: Iterable[Run], problems: list[Problem]) -> list[Setting]:
 
 def _create_setting(runs: list[Run]) -> Setting:
     order = list(METHODS)
-    groups: dict[tuple[int, str], Group] = {}
+    groups: dict[tuple[str, int, str], Group] = {}
     for run in runs:
         name = run.config["method.name"]
-        key = order.index(name), json.dumps(run.constants, sort_keys=True)
-        groups.setdefault(key, Group(METHODS[name], run.constants, {})).runs[run.config["seed"]] = run
+        # First the paper's, whose recipe is empty.
+        recipe, constants = (json.dumps(fields, sort_keys=True) for fields in (run.recipe, run.constants))
+        key = recipe if run.recipe else "", order.index(name), constants
+        group = groups.setdefault(key, Group(METHODS[name], run.title, run.constants, run.recipe, {}))
+        group.runs[run.config["seed"]] = run
     num_examples = next(iter(runs[0].checkpoints.values()))["num_examples"]
     return Setting(runs[0].config, num_examples, [groups[key] for key in sorted(groups)])
 

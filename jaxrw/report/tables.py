@@ -140,7 +140,7 @@ def _base_label(setting: Setting, group: Group) -> str | None:
     """Returns the label of the group that differs from this one only by not reweighting the margin."""
     for other in setting.groups:
         shared = group.constants.keys() & other.constants.keys()
-        if other.method.name == group.method.base and all(
+        if (other.method.name, other.recipe) == (group.method.base, group.recipe) and all(
             group.constants[name] == other.constants[name] for name in shared
         ):
             return setting.label(other)

@@ -1,7 +1,9 @@
 """Accuracies of single runs as a table for the terminal."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from jaxrw import settings
 from jaxrw.attacks.suite import ATTACKS
 from jaxrw.runs.results import Results
 
@@ -21,7 +23,7 @@ def table(results: Mapping[str, Results]) -> str:
         for name, checkpoint in content["checkpoints"].items():
             if checkpoint:
                 # Weights that were trained elsewhere have neither method nor epoch.
-                method = content["config"].get("method", {}).get("name", "-")
+                method = _describe_method(settings.completed(settings.flatten(content["config"])))
                 epoch = str(checkpoint["epoch"] + 1) if "epoch" in checkpoint else "-"
                 accuracies = (checkpoint["accuracy"].get(attack) for attack in ATTACKS)
                 cells = ("not run" if value is None else f"{value:.2f}" for value in accuracies)
@@ -33,6 +35,14 @@ def table(results: Mapping[str, Results]) -> str:
     ]
     header, *lines = [_line(row, widths) for row in rows]
     return "\n".join([header, f"|{'|'.join(rule)}|", *lines])
+
+
+def _describe_method(config: Mapping[str, Any]) -> str:
+    """Returns method, objective and AWP by their names in configs, as mail-trades-awp."""
+    names = [config.get("method.name", "-")]
+    names += [config["objective.name"]] if config["objective.name"] != "standard" else []
+    names += ["awp"] if config["awp.gamma"] is not None else []
+    return "-".join([*names, config["average.name"]] if config["average.name"] != "none" else names)
 
 
 def _line(row: Iterable[str], widths: Iterable[int]) -> str:

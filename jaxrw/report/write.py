@@ -72,7 +72,7 @@ def run(
             raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
     results = {
         run.path: {
-            "config": {"method": {"name": run.config["method.name"]}},
+            "config": run.content["config"],
             "checkpoints": run.checkpoints,
         }
         for run in runs

@@ -59,7 +59,7 @@ def check(source: str | pathlib.Path, config: ConfigDict) -> None:
             "--config.checkpoint.keep_warmup=True"
         )
     try:
-        kept = shared_fields(settings.flatten(read_object(source / "config.json")))
+        kept = shared_fields(settings.completed(settings.flatten(read_object(source / "config.json"))))
     except UnusableFileError as error:
         raise UserError(f"--warmup_from {source} has no usable config.json: {error}") from error
     wanted = shared_fields(settings.flatten(settings.as_json(config)))

@@ -127,8 +127,8 @@ def _check_config(workdir: pathlib.Path, config: dict[str, Any], may_differ: tup
     except UnusableFileError as error:
         raise UserError(f"--workdir {workdir} cannot be used: {error}; choose another place") from error
     old, new = (
-        {name: value for name, value in settings.flatten(c).items() if not name.startswith(may_differ)}
-        for c in (existing, config)
+        {name: value for name, value in fields.items() if not name.startswith(may_differ)}
+        for fields in (settings.completed(settings.flatten(c)) for c in (existing, config))
     )
     if differing := settings.differences(old, new):
         raise UserError(f"--workdir {workdir} belongs to another config: {'; '.join(differing)}")

@@ -6,13 +6,13 @@ import os
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from jaxrw import data, networks, settings
 from jaxrw.system.errors import UserError
-from jaxrw.training import step
+from jaxrw.training import averages, step
+from jaxrw.training.optimizer import create_optimizer, create_schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,10 @@ class Experiment:
     dataset: data.Dataset
     model: networks.Network
     optimizer: optax.GradientTransformation
+    num_epochs: int
     steps_per_epoch: int
-    learning_rates: tuple[float, ...]  # one for each epoch
+    schedule: optax.Schedule  # learning rate by step
+    average: averages.Average | None  # of the variables over steps, if there is one
     init_key: jax.Array
     order_key: jax.Array
     step_key: jax.Array
@@ -54,6 +56,7 @@ class Experiment:
             batch_stats=variables["batch_stats"],
             opt_state=self.optimizer.init(variables["params"]),
             sums={name: jnp.zeros(shape) for name, shape in step.SUMS.items()},
+            average=None if self.average is None else jax.tree.map(jnp.copy, variables),
         )
 
 
@@ -83,24 +86,35 @@ def assemble(config: ConfigDict, dataset: data.Dataset) -> Experiment:
     model = _create_model(config, num_classes=dataset.num_classes)
     # Images that do not fill the last batch of an epoch are left out; the next epoch has another order.
     steps_per_epoch = len(dataset.train.labels) // config.optim.batch_size
-    learning_rates = tuple(
-        config.optim.learning_rate
-        * config.optim.decay ** sum(epoch >= end for end in config.optim.milestones)
-        for epoch in range(config.optim.num_epochs)
-    )
-    optimizer = step.create_optimizer(
-        learning_rates=learning_rates,
-        momentum=config.optim.momentum,
-        weight_decay=config.optim.weight_decay,
+    optim = config.optim
+    schedule = create_schedule(
+        optim.schedule,
+        learning_rate=optim.learning_rate,
+        num_epochs=optim.num_epochs,
         steps_per_epoch=steps_per_epoch,
+        milestones=optim.milestones,
+        decay=optim.decay,
+        rise_epochs=optim.rise_epochs,
+        peak=optim.peak,
     )
+    optimizer = create_optimizer(
+        schedule,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        nesterov=optim.nesterov,
+        decay_all=optim.decay_all,
+        clip_norm=optim.clip_norm,
+    )
+    average = averages.create(**config.average, steps_per_epoch=steps_per_epoch)
     init_key, order_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 4)
     experiment = Experiment(
         dataset=dataset,
         model=model,
         optimizer=optimizer,
+        num_epochs=optim.num_epochs,
         steps_per_epoch=steps_per_epoch,
-        learning_rates=learning_rates,
+        schedule=schedule,
+        average=average,
         init_key=init_key,
         order_key=order_key,
         step_key=step_key,
@@ -111,18 +125,15 @@ def assemble(config: ConfigDict, dataset: data.Dataset) -> Experiment:
     except ValueError as error:
         raise UserError(str(error)) from error
     num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
-    _check_memory(num_parameters, width=config.model.width, depth=config.model.depth)
+    _check_memory(
+        num_parameters, copies=3 if average is None else 4, width=config.model.width, depth=config.model.depth
+    )
     return experiment
 
 
-def epoch_order(key: jax.Array, epoch: int, size: int) -> np.ndarray:
-    """Returns the order of the training examples in a 0-based epoch: a permutation of 0..size-1, int32."""
-    return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), size), np.int32)
-
-
-def _check_memory(num_parameters: int, *, width: int | None, depth: int | None) -> None:
-    """Raises UserError if float32 parameters, momentum and gradients do not fit into the memory of a device."""
-    needed, available = 3 * 4 * num_parameters, _device_memory()
+def _check_memory(num_parameters: int, *, copies: int, width: int | None, depth: int | None) -> None:
+    """Raises UserError if float32 parameters, momentum, gradients and average do not fit into a device's memory."""
+    needed, available = copies * 4 * num_parameters, _device_memory()
     if available is not None and needed > available:
         raise UserError(
             f"model.width is {width} and model.depth {depth}: {num_parameters:,} parameters need "

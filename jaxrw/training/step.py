@@ -4,6 +4,7 @@ This is the only file that calls `pmap`. The state and the data have no device a
 every device once, and only the examples' indices are split. The number of devices changes speed, not numbers.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -19,11 +20,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrw.attacks.types import Attack, LogitsFn
 from jaxrw.methods.margins import is_correct, probability_margin
-from jaxrw.methods.objectives import standard
+from jaxrw.methods.objectives import Loss
 from jaxrw.methods.weightings import Weighting, batch_weights
 from jaxrw.system import hosts
 from jaxrw.training.augment import to_pixels
+from jaxrw.training.averages import Average, Variables, add_statistics
 from jaxrw.training.histograms import EDGES, margin_counts, weight_counts
+from jaxrw.training.optimizer import perturb_weights
 
 AXIS = "devices"
 
@@ -34,9 +37,6 @@ LIGHT = 0.05
 SUMS: dict[str, tuple[int, ...]] = dict.fromkeys(("examples", "loss", "correct", "weight", "light"), ()) | {
     name: (len(edges) - 1,) for name, edges in EDGES.items()
 }
-
-# What the `apply` of a model takes: its parameters and BatchNorm's statistics.
-Variables = dict[str, chex.ArrayTree]
 
 Sums = dict[str, jax.Array]
 
@@ -50,11 +50,17 @@ class State:
     batch_stats: chex.ArrayTree
     opt_state: optax.OptState
     sums: Sums  # of this epoch so far, over all devices; the first step of an epoch resets them
+    average: Variables | None = None  # of the variables over steps, if the config asks for one
 
     @property
     def variables(self) -> Variables:
-        """The model's variables."""
+        """The model's variables, which the next step trains."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def evaluated(self) -> Variables:
+        """The variables that are validated, evaluated and exported: the average if there is one."""
+        return self.variables if self.average is None else self.average
 
 
 @flax.struct.dataclass
@@ -76,6 +82,21 @@ class Images:
         return self.rows[index].reshape(*index.shape, *self.shape)
 
 
+@flax.struct.dataclass
+class Extra:
+    """Further images of a batch, which do not lie on the devices; a pytree.
+
+    Attributes:
+      images: [b, H, W, C] uint8.
+      labels: [b] int32.
+      index: [b] int32 that tell them from the images of the training set and from each other.
+    """
+
+    images: jax.Array | np.ndarray | None
+    labels: jax.Array | np.ndarray | None
+    index: jax.Array | np.ndarray | None
+
+
 class TrainingAttack(Protocol):
     """An attack with all of its settings fixed that also counts GAIRAT's kappa."""
 
@@ -84,26 +105,6 @@ class TrainingAttack(Protocol):
     ) -> tuple[jax.Array, jax.Array]:
         """Returns adversarial images [B, H, W, C] in [0, 1] and kappa [B] int32; arguments as of `Attack`."""
         ...
-
-
-def create_optimizer(
-    *, learning_rates: Sequence[float], momentum: float, weight_decay: float, steps_per_epoch: int
-) -> optax.GradientTransformation:
-    """Returns SGD in PyTorch's order: gradient plus weight decay, then momentum, then the learning rate.
-
-    Weight decay acts on all parameters, BatchNorm's and biases included, as in the paper.
-
-    Args:
-      learning_rates: positive, one for each epoch; the last one also applies after the last epoch.
-      momentum: in [0, 1), without Nesterov.
-      weight_decay: at least 0.
-      steps_per_epoch: converts steps to epochs.
-    """
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.trace(momentum),
-        optax.scale_by_learning_rate(lambda step: jnp.array(learning_rates)[step // steps_per_epoch]),
-    )
 
 
 def logits_function(model: nn.Module, variables: Variables) -> LogitsFn:
@@ -126,9 +127,13 @@ def train_step(
     images: Images,
     labels: jax.Array,
     index: jax.Array,
+    extra: Extra | None = None,
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
+    loss: Loss,
+    needs_clean_logits: bool,
+    clean_statistics: bool,
     weighting: Weighting,
     normalized: bool,
     augment: Callable[[jax.Array, jax.Array], jax.Array],
@@ -136,11 +141,16 @@ def train_step(
     warmup_steps: int,
     steps_per_epoch: int,
     grad_through_weights: bool,
+    awp_gamma: float | None,
+    awp_start: int,
+    average: Average | None,
 ) -> tuple[State, Sums]:
     """Takes one step of adversarial training on one device's share of the batch, under the mapped axis `AXIS`.
 
     Augments; attacks with BatchNorm in evaluation mode; computes loss, weights and statistics in one forward pass
-    in training mode; averages the gradients; updates by SGD (Algorithm 1 with its misprints corrected).
+    in training mode, and before it one of the clean images if the loss needs their logits; averages the gradients;
+    updates by SGD (Algorithm 1 with its misprints corrected). With AWP all but the attack is computed at perturbed
+    weights, whose perturbation costs another gradient.
 
     Args:
       state: the same on every device.
@@ -148,8 +158,12 @@ def train_step(
       images: the whole training set, uint8.
       labels: [N] int32.
       index: [b] int32 into the training set, this device's share.
+      extra: this device's share of further images; None: there are none.
       model: Flax module whose BatchNorm averages over `AXIS`.
       optimizer: see `create_optimizer`.
+      loss: of one example.
+      needs_clean_logits: whether the loss depends on the logits of the clean images; otherwise it gets None.
+      clean_statistics: whether the clean images count in BatchNorm's running statistics.
       weighting: computes the weight of one example.
       normalized: whether weights are divided by their mean over the global batch.
       augment: (key, image) -> image.
@@ -157,21 +171,31 @@ def train_step(
       warmup_steps: number of first steps in which all weights are 1.
       steps_per_epoch: the sums are reset after this number of steps.
       grad_through_weights: whether the gradient also flows through the weights of the examples.
+      awp_gamma: see `perturb_weights`; None: no AWP.
+      awp_start: number of first steps without AWP.
+      average: how `state.average` follows the variables; None: there is none.
 
     Returns:
       The next state, and the sums over the global batch of this step, shaped as in `SUMS`.
     """
     chex.assert_rank([images.rows, labels, index], [2, 1, 1])
     augment_key, attack_key = jax.random.split(jax.random.fold_in(key, state.step))
-    labels = labels[index]
+    more = extra or Extra(None, None, None)
+    own, index = index, _join(index, more.index)
+    labels = _join(labels[own], more.labels)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, index)
-    clean = to_pixels(jax.vmap(augment)(keys, images[index]))
+    clean = to_pixels(jax.vmap(augment)(keys, _join(images[own], more.images)))
     adversarial, kappa = attack(
         attack_key, logits_function(model, state.variables), clean, labels, index=index
     )
 
     def objective(params: chex.ArrayTree) -> tuple[jax.Array, tuple[chex.ArrayTree, ...]]:
-        variables = {"params": params, "batch_stats": state.batch_stats}
+        batch_stats, clean_logits = state.batch_stats, None
+        if needs_clean_logits:
+            variables = {"params": params, "batch_stats": batch_stats}
+            clean_logits, updated = model.apply(variables, clean, train=True, mutable=["batch_stats"])
+            batch_stats = updated["batch_stats"] if clean_statistics else batch_stats
+        variables = {"params": params, "batch_stats": batch_stats}
         logits, updated = model.apply(variables, adversarial, train=True, mutable=["batch_stats"])
         weights = batch_weights(
             weighting,
@@ -183,12 +207,23 @@ def train_step(
             grad_through_weights=grad_through_weights,
             axis_name=AXIS,
         )
-        losses = jax.vmap(standard)(logits, labels, weights)
+        losses = jax.vmap(loss)(clean_logits, logits, labels, weights)
         return losses.mean(), (updated["batch_stats"], logits, losses, weights)
 
-    gradients, (batch_stats, logits, losses, weights) = jax.grad(objective, has_aux=True)(state.params)
+    def perturbed(params: chex.ArrayTree, *, gamma: float) -> chex.ArrayTree:
+        gradients, _ = jax.grad(objective, has_aux=True)(params)
+        return perturb_weights(params, jax.lax.pmean(gradients, AXIS), gamma=gamma)
+
+    params = state.params
+    if awp_gamma is not None:
+        ascend = functools.partial(perturbed, gamma=awp_gamma)
+        if awp_start == 0:
+            params = ascend(params)
+        else:
+            params = jax.lax.cond(state.step >= awp_start, ascend, lambda unchanged: unchanged, params)
+    gradients, (batch_stats, logits, losses, weights) = jax.grad(objective, has_aux=True)(params)
     gradients = jax.lax.pmean(gradients, AXIS)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, params)
     sums = jax.lax.psum(
         {
             "examples": jnp.float32(len(index)),
@@ -202,14 +237,35 @@ def train_step(
         AXIS,
     )
     first = state.step % steps_per_epoch == 0
-    state = State(
+    following = State(
         step=state.step + 1,
+        # The update at perturbed weights is added to the unperturbed ones: the authors' step and their way back in one.
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
         sums={name: jnp.where(first, 0, state.sums[name]) + sums[name] for name in SUMS},
     )
-    return state, sums
+    if average is not None and state.average is not None:
+        average_variables = average(state.average, following.variables, state.step)
+        following = dataclasses.replace(following, average=average_variables)
+    return following, sums
+
+
+def _join(own: jax.Array, extra: jax.Array | np.ndarray | None) -> jax.Array:
+    return own if extra is None else jnp.concatenate([own, extra])
+
+
+def batch_statistics(
+    statistics: chex.ArrayTree,
+    params: chex.ArrayTree,
+    images: Images,
+    number: jax.Array,
+    index: jax.Array,
+    *,
+    model: nn.Module,
+) -> chex.ArrayTree:
+    """Adds this device's share of a batch to the mean of BatchNorm's statistics, see `averages.add_statistics`."""
+    return add_statistics(statistics, params, to_pixels(images[index]), number, model=model)
 
 
 def count_correct(

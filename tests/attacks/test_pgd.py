@@ -65,6 +65,34 @@ def test_a_random_start_is_in_the_ball_and_differs_between_examples(start):
     assert 0.8 * expected < noise.std() < 1.15 * expected
 
 
+def test_trades_attack_equals_a_plain_loop():
+    """Signs of the gradient of KL(p || p'), p of the clean image and constant, and kappa counted on the way."""
+    key, num_steps = jax.random.key(3), 4
+    options = {"eps": EPS, "step_size": STEP_SIZE, "start": "normal"}
+    adversarial, kappa = attacks.pgd_and_kappa(
+        key, network, IMAGES, LABELS, num_steps=num_steps, loss="kl", **options
+    )
+    expected = attacks.pgd(key, network, IMAGES, LABELS, **(options | {"step_size": 0.0}), num_steps=1)
+    log_p = jax.nn.log_softmax(network(IMAGES))
+
+    def divergence(images):
+        return (jnp.exp(log_p) * (log_p - jax.nn.log_softmax(network(images)))).sum()
+
+    counted = np.zeros(9, int)
+    for _ in range(num_steps):
+        counted += np.asarray(network(expected).argmax(1) == LABELS)
+        expected = expected + STEP_SIZE * jnp.sign(jax.grad(divergence)(expected))
+        expected = jnp.clip(jnp.clip(expected, IMAGES - EPS, IMAGES + EPS), 0, 1)
+    np.testing.assert_allclose(adversarial, expected, atol=7 * 2**-24)
+    np.testing.assert_array_equal(kappa, counted)
+    assert divergence(adversarial) > divergence(IMAGES) + 0.1
+
+
+def test_trades_attack_needs_a_random_start():
+    with pytest.raises(ValueError, match="at the image itself its gradient is 0"):
+        attack(loss="kl", start="none")(jax.random.key(0), network, IMAGES, LABELS)
+
+
 def test_pgd_equals_foolbox_from_the_same_start():
     with warnings.catch_warnings():
         # Importing it, and calling it, meets functions that SciPy and JAX deprecate.

@@ -124,9 +124,22 @@ class TwoConvolutions(nn.Module):
         return nn.Dense(10, name="dense")(nn.relu(x).mean((1, 2)))
 
 
-def test_the_step_of_pgd_10_is_23_forward_passes(monkeypatch):
-    """Of the product's own step, compiled: 23 F less the gradient by the images that the last pass has no use for."""
-    config = tiny.config(attack__num_steps=10)
+STEPS = {
+    "standard": ({}, 23, 1),
+    "trades": ({"objective__name": "trades"}, 27, 2),
+    "mart": ({"objective__name": "mart"}, 26, 2),
+    "awp": ({"awp__gamma": 0.01}, 26, 2),
+    "trades-awp": ({"objective__name": "trades", "awp__gamma": 0.01}, 33, 4),
+    "ema": ({"average__name": "ema"}, 23, 1),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_step_of_pgd_10_costs_what_theory_says(name, monkeypatch):
+    """Of the product's own step, compiled: without the gradients by the images of the parameters' losses."""
+    fields, passes, not_needed = STEPS[name]
+    config = tiny.config(attack__num_steps=10, **fields)
+    assert problem.forward_passes(config) == passes
     # On a CPU few channels are computed together, with products by zero that theory does not know.
     monkeypatch.setattr(convolution, "_pixels_per_window", lambda *arguments: 1)
     monkeypatch.setattr(
@@ -141,7 +154,7 @@ def test_the_step_of_pgd_10_is_23_forward_passes(monkeypatch):
     first, second, dense = 8 * 8 * 9 * 1 * 8, 8 * 8 * 9 * 8 * 16, 16 * 10
     crop = 2 * 8 * 8 * 8  # rows and columns are taken by products with ones and zeros
     forward = first + second + dense
-    assert program.total("flops") == 2 * batch * (23 * forward - first + crop)
+    assert program.total("flops") == 2 * batch * (passes * forward - not_needed * first + crop)
 
 
 @pytest.mark.parametrize(("name", "gmac"), [("resnet18_c10", 0.5554), ("wrn_c10", 6.66)])

@@ -24,6 +24,8 @@ DEFAULTS = {
     "alpha": 2.0,
     "multiplier": 3.0,
     "lam": -1.0,
+    "constant": 0.5,
+    "temperature": 2.0,
 }
 
 

@@ -30,7 +30,8 @@ from jaxrw.runs import checkpoints
 from jaxrw.system import hosts, preemption
 from jaxrw.system.errors import RunError, Stopped
 from jaxrw.training import accuracy, step
-from jaxrw.training.experiment import create_experiment, epoch_order
+from jaxrw.training.batches import epoch_order
+from jaxrw.training.experiment import create_experiment
 
 
 def train_between(directory, first, last):

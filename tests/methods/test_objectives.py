@@ -13,6 +13,11 @@ from helpers.golden import DEFAULTS
 from jaxrw import methods
 from jaxrw.methods import objectives, weightings
 
+try:
+    import torch
+except ImportError:
+    torch = None
+
 LOGITS = jax.random.normal(jax.random.key(0), (8, 5)) * 3
 LABELS = jnp.arange(8) % 5
 KAPPA = jnp.arange(8) + 1
@@ -35,10 +40,10 @@ def weights(name, active=True, logits=LOGITS, **options):
 def test_weights_are_one_while_warming_up(name):
     np.testing.assert_array_equal(weights(name, active=False), np.ones(8))
     chex.assert_shape(weights(name), (8,))
-    assert name == "standard" or np.ptp(weights(name)) > 0.1
+    assert name in ("standard", "constant") or np.ptp(weights(name)) > 0.1
 
 
-@pytest.mark.parametrize("name", ["gairat", "ewat"])
+@pytest.mark.parametrize("name", ["gairat", "ewat", "done"])
 def test_normalised_weights_have_mean_one(name):
     np.testing.assert_allclose(weights(name).mean(), 1, rtol=1e-6)
 
@@ -133,3 +138,62 @@ def test_gradients_are_those_of_finite_differences(name, options):
                     values.append(by_hand(name, **options).sum())
             expected = (values[0] - values[1]) / 2e-6
             np.testing.assert_allclose(gradient[row, column], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_smoothed_cross_entropy_is_that_of_the_smoothed_label():
+    target = 0.9 * np.eye(5)[np.asarray(LABELS)] + 0.02
+    expected = np.asarray(WEIGHTS) * -(target * np.log(probabilities(LOGITS))).sum(1)
+    losses = loss_of("standard", smoothing=0.1)(LOGITS, LABELS, WEIGHTS)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "lam"), [("standard", None), ("trades", 6.0), ("mart", 5.0)])
+def test_a_record_gives_the_loss_its_constants(name, lam):
+    objective = objectives.OBJECTIVES[name]
+    clean = CLEAN if objective.needs_clean_logits else None
+    assert objective.needs_clean_logits == (name != "standard")
+    losses = jax.vmap(objective.bind({"lam": 6.0 if lam is None else lam, "smoothing": 0.0}))(
+        clean, LOGITS, LABELS, WEIGHTS
+    )
+    if name == "standard":
+        expected = np.asarray(WEIGHTS) * jax.vmap(objectives.cross_entropy)(LOGITS, LABELS)
+    else:
+        expected = by_hand(name, lam)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+def autograd(name, method, constants):
+    """Gradients by both logits of the weighted sum, by PyTorch in float64, weights detached."""
+    z, a = (torch.tensor(np.asarray(x, np.float64), requires_grad=True) for x in (CLEAN, LOGITS))
+    y = torch.tensor(np.asarray(LABELS), dtype=torch.long)
+    rows = torch.arange(8)
+    log_p, log_q = z.log_softmax(1), a.log_softmax(1)
+    p, q = log_p.exp(), log_q.exp()
+    others = q.masked_fill(torch.nn.functional.one_hot(y, 5).bool(), -1).max(1).values
+    margin = q[rows, y] - others
+    if method == "mail":
+        w = constants["multiplier"] * torch.sigmoid(-constants["gamma"] * (margin + constants["beta"]))
+    else:
+        w = constants["multiplier"] * torch.exp(-constants["alpha"] * margin)
+    w, kl = w.detach(), (p * (log_p - log_q)).sum(1)
+    if name == "trades":
+        losses = -log_p[rows, y] + 6 * w * kl
+    else:
+        losses = w * (-log_q[rows, y] - (1.0001 - others + 1e-12).log()) + 6 * kl * (1.0000001 - p[rows, y])
+    losses.sum().backward()
+    return z.grad.numpy(), a.grad.numpy()
+
+
+@pytest.mark.skipif(torch is None, reason='needs torch: pip install -e ".[torch]"')
+@pytest.mark.parametrize("method", ["mail", "wmmr"])
+@pytest.mark.parametrize("name", ["trades", "mart"])
+def test_gradients_of_reweighted_objectives_are_autograds(name, method):
+    """MAIL-TRADES and MAIL-MART: the gradient does not see that the weights depend on the logits."""
+
+    def total(clean, adversarial):
+        w = weights(method, logits=adversarial)
+        return loss_of(name, lam=6.0)(clean, adversarial, LABELS, w).sum()
+
+    gradients = jax.grad(total, (0, 1))(CLEAN, LOGITS)
+    for gradient, expected in zip(gradients, autograd(name, method, DEFAULTS), strict=True):
+        np.testing.assert_allclose(gradient, expected, atol=1e-5 * np.abs(expected).max())

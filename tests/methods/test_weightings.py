@@ -77,6 +77,34 @@ def test_wrong_examples_weigh_more_than_correct_ones():
     assert weight("gairat", correct, kappa=0) > weight("gairat", correct, kappa=10)
 
 
+@hypothesis.given(st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=10))
+def test_later_weights_are_their_formulas(logits):
+    """exp(L / r) with r = 2, the sigmoid of the difference of logits, and a constant, in float64."""
+    z = np.array(logits)
+    gap = z[0] - np.delete(z, 0).max()
+    loss = np.log(np.exp(z).sum()) - z[0]
+    logits = jnp.array(logits, jnp.float32)
+    np.testing.assert_allclose(weight("done", logits), np.exp(loss / 2), rtol=1e-4)
+    expected = 3 / (1 + np.exp(2 * (gap + 0.5)))
+    np.testing.assert_allclose(weight("mail_logits", logits, gamma=2.0), expected, rtol=1e-4)
+    assert weight("constant", logits) == 0.5
+
+
+def test_the_weight_of_a_huge_loss_is_finite():
+    assert np.isfinite(weight("done", jnp.array([0.0, 1e4, 0.0]), temperature=0.1))
+
+
+def test_titles_name_the_weighting_and_what_it_weighs():
+    def title(method, objective, **options):
+        return methods.title(methods.get(method), methods.OBJECTIVES[objective], **options)
+
+    assert title("standard", "standard") == "Standard"
+    assert title("standard", "trades") == "TRADES"
+    assert title("mail", "trades") == "MAIL-TRADES"
+    assert title("ours_mail", "mart", perturbs_weights=True) == "Ours+MAIL-MART-AWP"
+    assert title("standard", "standard", perturbs_weights=True) == "Standard-AWP"
+
+
 def test_algorithm_1_as_printed_is_reachable():
     """Line 10 with Eq. 4's sign: sigmoid(gamma (m' + beta)) with m' = -m, which is beta = -0.5 here."""
     logits = golden_logits(0.6, 0.3)
@@ -84,9 +112,9 @@ def test_algorithm_1_as_printed_is_reachable():
     np.testing.assert_allclose(weight("mail", logits, beta=-0.5), printed, rtol=1e-5)
 
 
-def test_only_gairat_and_ewat_are_normalised():
+def test_which_methods_are_normalised():
     for name in methods.METHODS:
-        assert methods.get(name).normalized == (name in ("gairat", "ewat")), name
+        assert methods.get(name).normalized == (name in ("gairat", "ewat", "done")), name
     assert weight("standard", golden_logits(0.6, 0.3)) == 1
 
 

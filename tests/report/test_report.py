@@ -604,6 +604,30 @@ def test_a_method_that_was_added_has_a_row(tmp_path, monkeypatch):
     assert "\n| focal, gamma 2 | **51.00** n=1 |" in text
 
 
+def test_objectives_and_recipes_stand_in_the_same_table_under_their_own_names(tmp_path):
+    """Beside the paper's methods, never in its rows."""
+    scores = {"pgd100": 50.0, "aa": 40.0}
+    put(tmp_path, "standard", method="standard", last=scores)
+    put(tmp_path, "mail", last=scores)
+    put(tmp_path, "trades", method="standard", objective__name="trades", last=scores)
+    trades = {"objective__name": "trades", "method__beta": 0.0, "method__gamma": 2.0}
+    put(tmp_path, "mail-trades", last={"pgd100": 51.0, "aa": 41.0}, **trades)
+    put(tmp_path, "awp", last=scores, awp__gamma=0.005, **trades)
+    put(tmp_path, "ema", method="standard", average__name="ema", last=scores)
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    table = text[text.index("All runs, last") :]
+    table = table[: table.index("\n\n", table.index("|"))]
+    labels = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[4:]]
+    assert labels[:2] == ["Standard", "MAIL"]
+    assert "TRADES, lam 6" in labels
+    assert "MAIL-TRADES, beta 0, gamma 2, lam 6" in labels
+    assert "MAIL-TRADES-AWP, beta 0, gamma 2, lam 6, AWP gamma 0.005, AWP start\\_epoch 0" in labels
+    assert [label for label in labels if label.startswith("Standard, average ema")]
+    first = text[text.index("Table 1") : text.index("Table 1") + 3000]
+    assert "TRADES" not in first
+
+
 def test_what_was_not_checked_is_not_read(tmp_path, capsys):
     """A checkpoint of another name, and a field whose name is another's path."""
     content = put(tmp_path, "mail", last={"aa": 40.0})

@@ -1,4 +1,4 @@
-"""The training step: SGD as PyTorch's, the same numbers on any number of devices, one compilation."""
+"""The training step: the same numbers on any number of devices, one compilation."""
 
 import os
 import pathlib
@@ -19,22 +19,6 @@ from jaxrw.training.experiment import create_experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
 HELPERS = ROOT / "tests" / "helpers"
-
-
-def test_sgd_is_pytorchs():
-    """g + wd p, then buf = momentum buf + g, then p - lr buf: the documented update, in float64."""
-    optimizer = step.create_optimizer(
-        learning_rates=(0.1, 0.1, 0.01, 0.001), momentum=0.9, weight_decay=0.01, steps_per_epoch=2
-    )
-    params = expected = np.array([1.0, -2.0])
-    state, buffer = optimizer.init(jnp.array(params)), np.zeros(2)
-    for number in range(8):
-        gradient = np.array([0.3, -0.1]) * (number + 1)
-        updates, state = optimizer.update(jnp.array(gradient), state, jnp.array(params))
-        params = params + np.asarray(updates)
-        buffer = 0.9 * buffer + gradient + 0.01 * expected
-        expected = expected - 0.1 * 0.1 ** ((number // 2 >= 2) + (number // 2 >= 3)) * buffer
-    np.testing.assert_allclose(params, expected, rtol=1e-5)
 
 
 def test_checkpoints_of_a_model_share_one_program():
@@ -61,7 +45,7 @@ def run_on(devices, path):
 
 
 def test_four_devices_equal_one(tmp_path):
-    """Three steps of every method, each step traced once.
+    """Three steps of every method and of some recipes, each step traced once.
 
     Sums of 32 examples in another order differ by about 32 * 2^-24 = 2e-6 relative, and three steps of SGD
     with momentum at learning rate 0.02 and BatchNorm pass that on enlarged: 1e-5 leaves room for it. What the
@@ -70,10 +54,10 @@ def test_four_devices_equal_one(tmp_path):
     """
     one, four = run_on(1, tmp_path / "one.npz"), run_on(4, tmp_path / "four.npz")
     assert (one.pop("devices"), four.pop("devices")) == (1, 4)
-    assert set(one) == {*methods.METHODS, "ewat_through"}
+    assert {*methods.METHODS, "gairat-trades-awp", "mail-extra-ema"} < set(one)
     for method in one:
         np.testing.assert_allclose(four[method], one[method], atol=1e-5, err_msg=method)
-    for method in set(one) - {"standard"}:
+    for method in methods.METHODS.keys() - {"standard"}:
         assert np.abs(one[method] - one["standard"]).max() > 1e-4, f"{method} does what standard does"
 
 
