@@ -41,9 +41,12 @@ class Run:
 
     @property
     def setting(self) -> dict[str, Any]:
-        """Fields on which accuracies depend, without the method and the seed."""
-        fields = settings.with_effect(self.config)
-        return {name: v for name, v in fields.items() if name != "seed" and not name.startswith("method.")}
+        """Fields on which accuracies depend, without the method and the seed; None is as a field that is not there."""
+        return {
+            name: value
+            for name, value in settings.with_effect(self.config).items()
+            if value is not None and name != "seed" and not name.startswith("method.")
+        }
 
     @property
     def constants(self) -> dict[str, Any]:
