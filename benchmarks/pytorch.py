@@ -20,7 +20,6 @@ from benchmarks.problem import Problem
 from jaxrw import networks
 from jaxrw.attacks.pgd import pgd as jaxrw_pgd
 from jaxrw.networks import torch_weights
-from jaxrw.system.errors import UserError
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests"))
 torch_networks = importlib.import_module("helpers.torch_networks")
@@ -56,12 +55,7 @@ def create_peers(problem: Problem) -> dict[str, Peer]:
 
 def create_network(model: networks.Network, weights: Mapping[str, Tensor]) -> nn.Module:
     """Returns the network in PyTorch that a Flax module describes, in evaluation mode."""
-    if isinstance(model, networks.ResNet):
-        network = torch_networks.ResNet(model.num_classes, model.stage_sizes, model.width)
-    elif not isinstance(model, networks.WideResNet):
-        raise UserError(f"model.name is of a {type(model).__name__}; must be of a ResNet or WideResNet")
-    else:
-        network = torch_networks.WideResNet(model.num_classes, model.blocks, model.width)
+    network = torch_networks.like(model)
     network.load_state_dict(weights)
     return network.eval()
 

@@ -270,6 +270,15 @@ class DeepMindPreActResNet(nn.Module):
         return self.logits(self.activation(self.batchnorm(x)).mean((2, 3)))
 
 
+def like(module):
+    """Returns the network of the same family and size as one of jaxrw's."""
+    names = ("num_classes", "width", "blocks", "activation", "shortcut", "last_norm")
+    fields = {name: getattr(module, name) for name in names if hasattr(module, name)}
+    if hasattr(module, "stage_sizes"):
+        fields["stages"] = module.stage_sizes
+    return globals()[type(module).__name__](**fields)
+
+
 def randomize(network, seed=0):
     """Draws all weights and statistics, none near its initial value; activations stay of order one."""
     generator = torch.Generator().manual_seed(seed)

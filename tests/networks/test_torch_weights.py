@@ -422,15 +422,9 @@ def test_a_pt_file_is_read_and_nothing_in_it_executed(tmp_path):
 
 
 def torch_network(model):
-    """PyTorch's network of the same family and size."""
     from helpers import torch_networks
 
-    names = ("num_classes", "width", "blocks", "activation", "shortcut", "last_norm")
-    fields = {name: getattr(model, name) for name in names if hasattr(model, name)}
-    if hasattr(model, "stage_sizes"):
-        fields["stages"] = model.stage_sizes
-    network = getattr(torch_networks, type(model).__name__)(**fields)
-    return torch_networks.randomize(network)
+    return torch_networks.randomize(torch_networks.like(model))
 
 
 def torch_logits(network, images):
