@@ -38,6 +38,9 @@ _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|model|net|basic_net)\.|[01]\.(?
 # the first layers, of the attack in MadryLab's robustness library; and what BatchNorm and averages count.
 _UNUSED = re.compile(r"(?:sub_block1|model_preact_hl1|attacker)\.|(?:.*\.)?num_batches_tracked$|n_averaged$")
 
+# One of several files that hold the weights together, or the list of them, as transformers and diffusers name them.
+_SHARD = re.compile(r".*(?:-\d+-of-\d+\.safetensors|\.safetensors\.index\.json)")
+
 # Names of the mean and the std of a normalizing layer.
 _MEAN, _STD = re.compile(r"(?:.*\.)?(?:new_mean|mean|mu)"), re.compile(r"(?:.*\.)?(?:new_std|std|sigma)")
 
@@ -133,6 +136,10 @@ def to_state_dict(variables: Mapping[str, Any], *, model: networks.Network) -> d
 
 def _read(path: pathlib.Path) -> Any:
     """Returns the content of a file; only a .safetensors or .npz file is known to hold a mapping."""
+    if _SHARD.fullmatch(path.name):
+        raise UserError(
+            f"{path} is a part of weights in several files; must be one: join them as one .safetensors"
+        )
     try:
         if path.suffix == ".safetensors":
             return safetensors.numpy.load_file(path)

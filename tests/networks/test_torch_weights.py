@@ -361,6 +361,8 @@ def test_files_that_cannot_be_read(tmp_path):
     told(garbage, "is no .safetensors file")
     told(tmp_path / "nothing.safetensors", "cannot be read: No such file")
     told(tmp_path / "nothing.pt", "cannot be read: No such file")
+    for part in ("model-00001-of-00002.safetensors", "model.safetensors.index.json"):
+        told(tmp_path / part, "is a part of weights in several files; must be one")
 
 
 @given(st.data())
