@@ -55,10 +55,7 @@ def create_peers(problem: Problem) -> dict[str, Peer]:
 
 def create_network(model: networks.Network, weights: Mapping[str, Tensor]) -> nn.Module:
     """Returns the network in PyTorch that a Flax module describes, in evaluation mode."""
-    if isinstance(model, networks.ResNet):
-        network = torch_networks.ResNet(model.num_classes, model.stage_sizes, model.width)
-    else:
-        network = torch_networks.WideResNet(model.num_classes, model.blocks, model.width)
+    network = torch_networks.like(model)
     network.load_state_dict(weights)
     return network.eval()
 

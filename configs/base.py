@@ -29,6 +29,10 @@ def get_config() -> ConfigDict:
     config.model.name = "resnet18"  # a key of `jaxrw.networks.ARCHITECTURES`
     config.model.depth = placeholder(int)  # None: the default of the network; "wrn" has none
     config.model.width = placeholder(int)  # channels of a ResNet, factor of a WideResNet; None as for depth
+    # Of some networks only, see `jaxrw.networks.create`; None: the usual one, and that of networks without the field.
+    config.model.activation = placeholder(str)  # silu or relu, of DeepMind's networks
+    config.model.shortcut = placeholder(str)  # activated or raw, of preact_resnet18
+    config.model.last_norm = placeholder(bool)  # of preact_resnet18
     # One number per channel, in units of [0, 1]. None as in the paper: inputs stay in [0, 1].
     config.model.mean = placeholder(tuple)
     config.model.std = placeholder(tuple)

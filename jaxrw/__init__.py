@@ -16,7 +16,7 @@ The paper's methods, written for one example and batched by `jax.vmap`:
 
 Networks, data and results of runs:
 
-    jaxrw.networks       ResNet and WideResNet for small images
+    jaxrw.networks       ResNets, WideResNets and PreActResNets
     jaxrw.torch_weights  weights of public PyTorch models, read and written; part of jaxrw.networks
     jaxrw.data           CIFAR, digits, prepared TFDS sets and folders of images
     jaxrw.figures        the figures of a run

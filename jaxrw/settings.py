@@ -26,6 +26,9 @@ WITHOUT_EFFECT = (
 
 # What a run did whose config was written before a field existed.
 _EARLIER: dict[str, Any] = {
+    "model.activation": None,
+    "model.shortcut": None,
+    "model.last_norm": None,
     "method.constant": 1.0,
     "method.temperature": 1.0,
     "method.normalize": None,

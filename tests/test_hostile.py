@@ -399,6 +399,8 @@ _FIELDS = (
     "model.name",
     "model.depth",
     "model.width",
+    "model.activation",
+    "model.last_norm",
     "model.mean",
     "method.name",
     "method.tau",

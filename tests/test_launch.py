@@ -403,7 +403,7 @@ RECIPES = {
     "mail_trades_c10": ("trades", "mail", None, "none", "resnet18"),
     "awp_c10": ("standard", "standard", 0.01, "none", "resnet18"),
     "trades_awp_c10": ("trades", "standard", 0.005, "none", "wrn34_10"),
-    "wang2023_c10": ("trades", "standard", None, "ema", "wrn"),
+    "wang2023_c10": ("trades", "standard", None, "ema", "dm_wrn"),
 }
 
 

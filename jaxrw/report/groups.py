@@ -106,10 +106,14 @@ class Setting:
 
     @property
     def network(self) -> str:
-        """Title of the network with its actual depth and width."""
+        """Title of the network with its actual depth, width and options."""
         name, depth, width = (self.config.get(f"model.{field}") for field in ("name", "depth", "width"))
         # A later version may have written results of a network that this one does not know.
-        return ARCHITECTURES[name].label(depth, width) if name in ARCHITECTURES else str(name)
+        if name not in ARCHITECTURES:
+            return str(name)
+        architecture = ARCHITECTURES[name]
+        options = {field: self.config.get(f"model.{field}") for field in architecture.options}
+        return architecture.label(depth, width, **options)
 
     @property
     def title(self) -> str:

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrw.networks.architectures import STATISTICS_MOMENTUM
+from jaxrw.networks import Network
 
 # The variables of a model: its parameters and BatchNorm's statistics.
 Variables = dict[str, chex.ArrayTree]
@@ -79,7 +78,7 @@ def add_statistics(
     images: jax.Array,
     number: jax.Array,
     *,
-    model: nn.Module,
+    model: Network,
 ) -> chex.ArrayTree:
     """Adds a batch to the mean of BatchNorm's batch statistics.
 
@@ -88,7 +87,7 @@ def add_statistics(
       params: the model's.
       images: [B, H, W, C] in [0, 1].
       number: [] integer, batches before.
-      model: Flax module whose BatchNorm moves its statistics by 1 - `STATISTICS_MOMENTUM` of the difference.
+      model: the network.
 
     Returns:
       Mean over the batches with this one.
@@ -96,5 +95,5 @@ def add_statistics(
     zeros = jax.tree.map(jnp.zeros_like, statistics)
     variables = {"params": params, "batch_stats": zeros}
     _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
-    batch = jax.tree.map(lambda moved: moved / (1 - STATISTICS_MOMENTUM), updated["batch_stats"])
+    batch = jax.tree.map(lambda moved: moved / (1 - model.statistics_momentum), updated["batch_stats"])
     return jax.tree.map(lambda mean, one: mean + (one - mean) / (number + 1), statistics, batch)

@@ -22,6 +22,7 @@ from jaxrw.attacks.types import Attack, LogitsFn
 from jaxrw.methods.margins import is_correct, probability_margin
 from jaxrw.methods.objectives import Loss
 from jaxrw.methods.weightings import Weighting, batch_weights
+from jaxrw.networks import Network
 from jaxrw.system import hosts
 from jaxrw.training.augment import to_pixels
 from jaxrw.training.averages import Average, Variables, add_statistics
@@ -262,7 +263,7 @@ def batch_statistics(
     number: jax.Array,
     index: jax.Array,
     *,
-    model: nn.Module,
+    model: Network,
 ) -> chex.ArrayTree:
     """Adds this device's share of a batch to the mean of BatchNorm's statistics, see `averages.add_statistics`."""
     return add_statistics(statistics, params, to_pixels(images[index]), number, model=model)

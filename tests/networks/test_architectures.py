@@ -1,4 +1,4 @@
-"""Both networks against float64 NumPy, their published sizes and initialisations."""
+"""Networks against float64 NumPy, their published sizes and initialisations; test_torch_weights has PyTorch's."""
 
 import functools
 
@@ -20,11 +20,25 @@ def abstract(name, num_classes, shape=(1, 32, 32, 3), **fields):
 
 
 @pytest.mark.parametrize(
-    ("name", "num_classes", "size"),
-    [("resnet18", 10, 11_173_962), ("wrn34_10", 10, 46_160_474), ("wrn34_10", 100, 46_218_164)],
+    ("name", "num_classes", "fields", "size"),
+    [
+        ("resnet18", 10, {}, 11_173_962),
+        ("wrn34_10", 10, {}, 46_160_474),
+        ("wrn34_10", 100, {}, 46_218_164),
+        ("wrn", 10, {"depth": 28, "width": 10}, 36_479_194),
+        # pytorch-cifar's PreActResNet18 and ResNet50, and torchvision's resnet50.
+        ("preact_resnet18", 10, {"last_norm": False}, 11_171_146),
+        ("resnet50", 10, {}, 23_520_842),
+        ("imagenet_resnet50", 1000, {}, 25_557_032),
+        # Gowal et al. 2020 round them to 36 and 267 million.
+        ("dm_wrn", 10, {}, 36_479_194),
+        ("dm_wrn", 10, {"depth": 70, "width": 16}, 266_796_506),
+        # PreActResNet18 with 3x3 shortcuts, 9 - 1 times 64 x 128 + 128 x 256 + 256 x 512 more, and a last norm of 512.
+        ("dm_preact_resnet18", 10, {}, 11_171_146 + 8 * (64 * 128 + 128 * 256 + 256 * 512) + 2 * 512),
+    ],
 )
-def test_parameter_counts(name, num_classes, size):
-    params = abstract(name, num_classes)["params"]
+def test_parameter_counts(name, num_classes, fields, size):
+    params = abstract(name, num_classes, **fields)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == size
 
 
@@ -32,7 +46,23 @@ def test_the_general_wide_resnet_is_the_named_one():
     chex.assert_trees_all_equal(abstract("wrn", 10, depth=34, width=10), abstract("wrn34_10", 10))
 
 
-@pytest.mark.parametrize(("name", "depth", "width"), [("resnet18", 10, 4), ("wrn", 10, 1)])
+TINY = {
+    "resnet18": (10, 4),
+    "wrn": (10, 1),
+    "preact_resnet18": (10, 4),
+    "dm_wrn": (10, 1),
+    "dm_preact_resnet18": (10, 4),
+    "resnet50": (14, 2),
+    "imagenet_resnet50": (14, 2),
+}
+
+
+def test_every_family_is_tested():
+    modules = {networks.ARCHITECTURES[name].network for name in TINY}
+    assert modules == {architecture.network for architecture in networks.ARCHITECTURES.values()}
+
+
+@pytest.mark.parametrize(("name", "depth", "width"), [(name, *size) for name, size in TINY.items()])
 @pytest.mark.parametrize("shape", [(2, 8, 8, 1), (2, 9, 13, 4)])
 def test_any_size_channels_and_classes(name, depth, width, shape):
     model = networks.create(name, 7, depth=depth, width=width)
@@ -172,7 +202,13 @@ def test_initialisation_is_he_by_fan_out_for_the_wide_resnet():
 @pytest.mark.parametrize(
     ("name", "fields", "words"),
     [
-        ("resnet50", {}, "model.name is 'resnet50'; choose one of resnet18, wrn34_10, wrn"),
+        ("vgg", {}, "model.name is 'vgg'; choose one of resnet18, wrn34_10, wrn, preact_resnet18, dm_wrn"),
+        ("resnet50", {"depth": 30}, "50, 101, 152 or 12n [+] 2"),
+        ("dm_wrn", {"activation": "gelu"}, "model.activation is 'gelu'; choose one of silu, relu"),
+        ("dm_wrn", {"shortcut": "raw"}, "model.shortcut is 'raw'; dm_wrn has no such field: leave it out"),
+        ("wrn34_10", {"activation": "relu"}, "model.activation is 'relu'; wrn34_10 has no such field"),
+        ("resnet18", {"last_norm": False}, "model.last_norm is False; resnet18 has no such field"),
+        ("preact_resnet18", {"last_norm": 3}, "model.last_norm is 3; choose one of True, False"),
         ("wrn", {"depth": 28}, "wrn needs both"),
         ("wrn34_10", {"depth": 33}, "6n [+] 4"),
         ("resnet18", {"depth": 17}, "8n [+] 2"),
@@ -193,7 +229,9 @@ def test_impossible_images_are_refused():
         abstract("resnet18", 10, shape=(1, 8, 8, 1), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-@pytest.mark.parametrize(("name", "depth", "width"), [("resnet18", 10, 8), ("wrn", 10, 1)])
+@pytest.mark.parametrize(
+    ("name", "depth", "width"), [("resnet18", 10, 8), ("wrn", 10, 1), ("dm_wrn", 10, 1), ("resnet50", 14, 4)]
+)
 def test_bfloat16_is_of_the_activations_alone(name, depth, width):
     """Parameters, statistics and logits are float32; the logits are float32's to some roundings of 2^-9."""
     fields = {"depth": depth, "width": width, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
@@ -230,3 +268,37 @@ def test_bfloat16_is_of_the_activations_alone(name, depth, width):
 def test_an_unknown_dtype_is_refused():
     with pytest.raises(ValueError, match=r"model.dtype is 'float16'; choose one of float32, bfloat16"):
         networks.create("resnet18", 10, dtype="float16")
+
+
+def test_options_change_what_is_computed_and_not_the_variables():
+    """SiLU x / (1 + exp(-x)) against ReLU, and where the shortcut starts."""
+    for name, options in (("dm_wrn", {"activation": "relu"}), ("preact_resnet18", {"shortcut": "raw"})):
+        depth, width = TINY[name]
+        usual, other = (networks.create(name, 5, depth=depth, width=width, **o) for o in ({}, options))
+        variables = randomized(usual)
+        chex.assert_trees_all_equal_shapes(variables, randomized(other))
+        assert not np.allclose(logits_of(usual, variables), logits_of(other, variables), atol=1e-2)
+
+
+def test_deepminds_running_statistics_keep_99_percent():
+    model = networks.create("dm_wrn", 5, depth=10, width=1)
+    variables = randomized(model)
+    _, updated = model.apply(variables, IMAGES, train=True, mutable=["batch_stats"])
+    stem = nn.Conv(16, (3, 3), padding=1, use_bias=False)
+    mean = stem.apply({"params": variables["params"]["conv_stem"]}, IMAGES).mean((0, 1, 2))
+    norm = "group1_block1", "norm1"
+    before, after = (tree["batch_stats"][norm[0]][norm[1]]["mean"] for tree in (variables, updated))
+    np.testing.assert_allclose(after, 0.99 * before + 0.01 * mean, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "options", "title"),
+    [
+        (None, None, {}, "PreActResNet-18"),
+        (34, None, {"shortcut": "activated"}, "PreActResNet-34"),
+        (10, 3, {"last_norm": False}, "PreActResNet-10 (width 3, last_norm False)"),
+        (None, None, {"shortcut": "raw", "last_norm": None}, "PreActResNet-18 (shortcut raw)"),
+    ],
+)
+def test_titles_name_what_is_unusual(depth, width, options, title):
+    assert networks.ARCHITECTURES["preact_resnet18"].label(depth, width, **options) == title

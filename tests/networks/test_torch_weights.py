@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrw import networks
-from jaxrw.networks import torch_weights
+from jaxrw.networks import torch_layouts, torch_weights
 from jaxrw.system.errors import UserError
 
 try:
@@ -22,10 +22,20 @@ except ImportError:
     torch = None
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-SMALL = {
-    "resnet": networks.create("resnet18", 10, depth=10, width=3),
-    "wide": networks.create("wrn", 10, depth=10, width=1),
+# Fields of the network of each file in tests/golden.
+FIELDS = {
+    "resnet": {"name": "resnet18", "depth": 10, "width": 3},
+    "wide": {"name": "wrn", "depth": 10, "width": 1},
+    "preact": {"name": "preact_resnet18", "depth": 10, "width": 3, "shortcut": "raw", "last_norm": False},
+    "preact_activated": {"name": "preact_resnet18", "depth": 10, "width": 3},
+    "deepmind_wide": {"name": "dm_wrn", "depth": 10, "width": 1},
+    "deepmind_preact": {"name": "dm_preact_resnet18", "depth": 10, "width": 3},
+    "bottleneck": {"name": "resnet50", "depth": 14, "width": 3},
+    "imagenet": {"name": "imagenet_resnet50", "depth": 14, "width": 3},
 }
+SMALL = {name: networks.create(num_classes=10, **fields) for name, fields in FIELDS.items()}
+NORMALIZED = {"resnet", "preact_activated", "bottleneck"}  # with mu and sigma in the file
+DEEPMIND = {"deepmind_wide", "deepmind_preact"}  # with the known mean and std
 needs_torch = pytest.mark.skipif(torch is None, reason='needs torch: pip install -e ".[torch]"')
 
 
@@ -48,11 +58,15 @@ def test_logits_are_pytorchs(name):
         # Float32 sums of at most 576 products in another order, logits of order one.
         np.testing.assert_allclose(ours, expected["logits"], rtol=0, atol=1e-4)
         assert np.abs(expected["logits"]).max() > 0.5
-    assert ("normalization" in variables) == (name == "resnet")
+    assert ("normalization" in variables) == (name in NORMALIZED | DEEPMIND)
 
 
 def test_golden_files_have_what_public_files_have():
     names = {name: set(golden_weights(name)) for name in SMALL}
+    assert {"module.0.layer1.0.bn1.weight", "module.0.layer2.0.shortcut.0.weight"} <= names["preact"]
+    assert "model.layer.0.block.0.batchnorm_0.weight" in names["deepmind_wide"]
+    assert "model.layer_3.0.conv_2d_2.weight" in names["deepmind_preact"]
+    assert not [name for deepmind in DEEPMIND for name in names[deepmind] if "mu" in name.split(".")]
     assert {"module.mu", "module.sigma", "module.model.bn1.num_batches_tracked"} <= names["resnet"]
     assert "sub_block1.layer.0.conv1.weight" in names["wide"]
 
@@ -67,11 +81,11 @@ def test_saved_and_loaded_again_is_the_same(name, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
     # The names of the original, without its wrapper and what nobody uses.
     wanted = {
-        key.removeprefix("module.").removeprefix("model.")
+        key.removeprefix("module.").removeprefix("0.").removeprefix("model.")
         for key in golden_weights(name)
         if not key.endswith("num_batches_tracked") and not key.startswith("sub_block1")
     }
-    assert set(safetensors.numpy.load_file(path)) == wanted
+    assert set(safetensors.numpy.load_file(path)) == wanted | ({"mu", "sigma"} if name in DEEPMIND else set())
 
 
 def test_mean_and_std_of_a_model_are_written_and_take_the_place_of_fields(tmp_path):
@@ -110,17 +124,17 @@ def test_the_last_layer_may_have_the_other_name():
     torch_weights.load(state_dict, model=SMALL["wide"], num_classes=10)
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("resnet18", 11_173_962), ("wrn34_10", 46_160_474)])
-def test_full_size_networks_have_pytorchs_names(name, parameters):
+@pytest.mark.parametrize("name", [name for name in networks.ARCHITECTURES if name != "wrn"])
+def test_full_size_networks_have_pytorchs_names(name):
     """Every name is another one, and none is left as Flax calls it."""
     model = networks.create(name, 10)
-    shapes = torch_weights._shapes(model, 3)
-    names = [torch_weights._torch_name(path, model) for path in flax.traverse_util.flatten_dict(shapes)]
+    shapes = torch_layouts.shapes(model, 3)
+    paths = flax.traverse_util.flatten_dict(shapes)
+    names = [torch_layouts.torch_name(path, type(model)) for path in paths]
     assert len(set(names)) == len(names)
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters
-    assert not [
-        n for n in names if "stage" in n or "group" in n or "norm" in n or "dense" in n or "stem" in n
-    ]
+    flax_words = ("stage", "group", "norm_", "norm1", "norm2", "norm3", "dense", "stem")
+    left = [n for n in names if any(word in n.replace("batchnorm_", "") for word in flax_words)]
+    assert not left
 
 
 def without(*names):
@@ -137,10 +151,11 @@ MISTAKES = {
     "extra": (with_more(block4__weight=np.ones(1), alpha=np.ones(1)), ["extra alpha, block4.weight"]),
     "both": (lambda w: {("head.bias" if n == "fc.bias" else n): v for n, v in w.items()},
         ["missing fc.bias", "extra head.bias"]),
+    "many": (lambda w: w | {f"more{i}": np.ones(1) for i in range(10)}, ["more0, more1", "more7 and 2 more"]),
     "shape": (with_more(conv1__weight=np.ones((16, 3, 5, 5))),
         ["conv1.weight is (16, 3, 5, 5), must be (16, 3, 3, 3)"]),
     "other classes": (with_more(fc__weight=np.ones((100, 64)), fc__bias=np.ones(100)),
-        ["fc.weight is (100, 64), must be (10, 64)", "fc.bias is (100,), must be (10,)"]),
+        ["is a WRN-10-1 with 100 classes; must have 10"]),
     "twice": (with_more(module__fc__bias=np.ones(10)), ["fc.bias twice", "module.fc.bias"]),
     "no tensor": (with_more(epoch="seven"), ["epoch is a str"]),
     "mean alone": (with_more(mean=np.ones(3)), ["has mean", "one mean and one std"]),
@@ -161,11 +176,177 @@ def test_what_does_not_fit_is_told_in_one_line(mistake):
         assert word in str(caught.value)
 
 
-def test_another_network_is_refused_by_name():
-    with pytest.raises(UserError, match=r"missing .*layer1\.0\.conv1\.weight.*extra .*block1\.layer\.0"):
-        torch_weights.load(golden_weights("wide"), model="resnet18", num_classes=10)
+# What each golden file is called when it is loaded as another network.
+CALLED = {
+    "resnet": "is a ResNet-10 (width 3) with 10 classes: set model.name to 'resnet18', model.depth to 10, "
+        "model.width to 3",
+    "wide": "is a WRN-10-1 with 10 classes: set model.name to 'wrn', model.depth to 10, model.width to 1",
+    "preact": "is a PreActResNet-10 (width 3, last_norm False) with 10 classes: set model.name to 'preact_resnet18', "
+        "model.depth to 10, model.width to 3, model.last_norm to False; "
+        "model.shortcut may be 'activated' or 'raw', which no file shows",
+    "preact_activated": "is a PreActResNet-10 (width 3) with 10 classes: set model.name to 'preact_resnet18', "
+        "model.depth to 10, model.width to 3; model.shortcut may be 'activated' or 'raw', which no file shows",
+    "deepmind_wide": "is a DeepMind WRN-10-1 with 10 classes: set model.name to 'dm_wrn', model.depth to 10, "
+        "model.width to 1; model.activation may be 'silu' or 'relu', which no file shows",
+    "deepmind_preact": "is a DeepMind PreActResNet-10 (width 3) with 10 classes: set model.name to "
+        "'dm_preact_resnet18', model.depth to 10, model.width to 3; "
+        "model.activation may be 'silu' or 'relu', which no file shows",
+    "bottleneck": "is a ResNet-14 (width 3) with 10 classes: set model.name to 'resnet50', model.depth to 14, "
+        "model.width to 3",
+    "imagenet": "is a ResNet-14 for 224x224 (width 3) with 10 classes: set model.name to 'imagenet_resnet50', "
+        "model.depth to 14, model.width to 3",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_another_network_is_named_with_the_fields_to_set(name):
+    for model in {"wide", "deepmind_preact", "bottleneck"} - {name}:
+        with pytest.raises(UserError) as caught:
+            torch_weights.load(golden_weights(name), model=SMALL[model], num_classes=10)
+        assert str(caught.value) == f"the state dict {CALLED[name]}"
+
+
+def test_fields_at_their_defaults_are_not_told():
+    shapes = flax.traverse_util.flatten_dict(torch_layouts.shapes(networks.create("dm_wrn", 10), 3))
+    weights = {
+        torch_layouts.torch_name(path, networks.DeepMindWideResNet): torch_layouts.to_torch(
+            np.zeros(leaf.shape, np.float32)
+        )
+        for path, leaf in shapes.items()
+    }
+    with pytest.raises(
+        UserError, match=r"is a DeepMind WRN-28-10 with 10 classes: set model\.name to 'dm_wrn'; "
+    ):
+        torch_weights.load(weights, model="wrn34_10", num_classes=10)
+
+
+def test_half_of_another_network_is_told_as_what_it_looks_like():
+    weights = golden_weights("wide")
+    del weights["fc.bias"]
+    with pytest.raises(UserError, match=r"looks like a WRN-10-1 with 10 classes, but for: missing fc\.bias$"):
+        torch_weights.load(weights, model="resnet18", num_classes=10)
+
+
+def test_another_number_of_classes_than_the_models_is_refused():
     with pytest.raises(UserError, match="num_classes is 100, the model has 10"):
         torch_weights.load({}, model=SMALL["wide"], num_classes=100)
+
+
+def test_a_last_norm_that_is_missing_or_too_many_is_told():
+    weights = {n: v for n, v in golden_weights("preact_activated").items() if not n.startswith("model.bn.")}
+    with pytest.raises(UserError, match=r"last_norm False.* set .*model\.last_norm to False"):
+        torch_weights.load(weights, model=SMALL["preact_activated"], num_classes=10)
+    without = networks.create(num_classes=10, **FIELDS["preact_activated"] | {"last_norm": False})
+    variables = torch_weights.load(weights, model=without, num_classes=10)
+    assert "norm_head" not in variables["params"]
+    with pytest.raises(UserError, match=r"is a PreActResNet-10 \(width 3\) with 10 classes: set"):
+        torch_weights.load(golden_weights("preact_activated"), model=without, num_classes=10)
+
+
+@pytest.mark.parametrize("name", sorted(DEEPMIND))
+def test_deepminds_mean_and_std_are_known_and_told(name, capsys):
+    images = np.random.default_rng(1).random((2, 8, 8, 3))
+    weights, model = golden_weights(name), SMALL[name]
+    variables = torch_weights.load(weights, model=model, num_classes=10)
+    np.testing.assert_allclose(variables["normalization"]["std"], [0.2471, 0.2435, 0.2616])
+    err = capsys.readouterr().err
+    assert err.startswith("note: the state dict has no mean and std; those of CIFAR-10 are taken: (0.4914, ")
+    assert err.count("\n") == 1
+    # The model's own are preferred, those of the file to both; nothing is told of either.
+    own = networks.create(num_classes=10, **FIELDS[name], mean=(0.1,) * 3, std=(0.9,) * 3)
+    assert "normalization" not in torch_weights.load(weights, model=own, num_classes=10)
+    inside = weights | {"mu": np.full((1, 3, 1, 1), 0.5), "sigma": np.full((1, 3, 1, 1), 0.5)}
+    for reader in (model, own):
+        variables = torch_weights.load(inside, model=reader, num_classes=10)
+        np.testing.assert_array_equal(variables["normalization"]["mean"], [0.5] * 3)
+    assert capsys.readouterr().err == ""
+    # A run without mean and std has none after it was saved and loaded.
+    plain = {key: variables[key] for key in ("params", "batch_stats")}
+    again = torch_weights.load(torch_weights.to_state_dict(plain, model=model), model=model, num_classes=10)
+    np.testing.assert_array_equal(logits_of(model, again, images), logits_of(model, plain, images))
+
+
+def test_cifar_100s_are_another_and_those_of_other_data_must_be_given():
+    weights = golden_weights("deepmind_wide")
+    for classes, words in (
+        (100, None),
+        (7, "has no mean and std.*CIFAR-10 and CIFAR-100 alone: set model.mean"),
+    ):
+        model = networks.create(num_classes=classes, **FIELDS["deepmind_wide"])
+        changed = weights | {
+            "model.logits.weight": np.ones((classes, 64)),
+            "model.logits.bias": np.ones(classes),
+        }
+        if words is None:
+            variables = torch_weights.load(changed, model=model, num_classes=classes)
+            np.testing.assert_allclose(variables["normalization"]["mean"], [0.5071, 0.4865, 0.4409])
+        else:
+            with pytest.raises(UserError, match=words):
+                torch_weights.load(changed, model=model, num_classes=classes)
+
+
+def test_the_average_is_preferred_and_told(capsys):
+    """DM-Improves-AT keeps both, timm calls its own `state_dict_ema`, Andriushchenko has a last and a best."""
+    average = golden_weights("wide")
+    live = {name: value + 1 for name, value in average.items()}
+    expected = torch_weights.load(average, model=SMALL["wide"], num_classes=10)
+    for content, words in (
+        (
+            {"unaveraged_model_state_dict": live, "model_state_dict": average, "optimizer": {"state": {}}},
+            "model_state_dict, the averaged weights, is taken, not unaveraged_model_state_dict",
+        ),
+        (
+            {"state_dict": live, "state_dict_ema": average, "epoch": 3},
+            "state_dict_ema, the averaged weights, is taken, not state_dict",
+        ),
+        ({"best": live, "last": average}, "last is taken, not best"),
+    ):
+        variables = torch_weights.load(content, model=SMALL["wide"], num_classes=10)
+        jax.tree.map(np.testing.assert_array_equal, variables, expected)
+        assert capsys.readouterr().err == f"note: the state dict: {words}\n"
+    torch_weights.load({"state_dict": average, "optimizer": {}}, model=SMALL["wide"], num_classes=10)
+    assert capsys.readouterr().err == ""
+
+
+def test_weights_that_no_prediction_uses_are_left_out():
+    """Of an attack and a normalizer (robustness), of a second name of the first layers (Fast AT), of an average."""
+    weights = golden_weights("wide")
+    extra = {
+        "module.attacker.model.conv1.weight": np.ones(1),
+        "module.attacker.normalize.new_mean": np.ones(3),
+        "module.normalizer.new_mean": np.full((3, 1, 1), 0.5),
+        "module.normalizer.new_std": np.full((3, 1, 1), 0.25),
+        "model_preact_hl1.1.weight": np.ones(1),
+        "n_averaged": np.array(7),
+    }
+    variables = torch_weights.load(weights | extra, model=SMALL["wide"], num_classes=10)
+    np.testing.assert_array_equal(variables["normalization"]["std"], [0.25] * 3)
+
+
+def test_npz_files_are_read_if_they_hold_arrays_alone(tmp_path):
+    weights = golden_weights("wide")
+    np.savez(tmp_path / "weights.npz", **weights)
+    variables = torch_weights.load(tmp_path / "weights.npz", model=SMALL["wide"], num_classes=10)
+    expected = torch_weights.load(weights, model=SMALL["wide"], num_classes=10)
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
+
+    def told(path, words):
+        with pytest.raises(UserError, match=words) as caught:
+            torch_weights.load(path, model=SMALL["wide"], num_classes=10)
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+
+    np.savez(tmp_path / "objects.npz", **weights, args=np.array({"trap": Trap()}, object))
+    np.save(tmp_path / "objects.npy", np.array(weights, object), allow_pickle=True)
+    np.save(tmp_path / "array.npy", weights["fc.weight"])
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "weights.npz").read_bytes()[:900])
+    (tmp_path / "empty.npy").write_bytes(b"")
+    told(tmp_path / "objects.npz", "holds no arrays alone.*nothing is unpickled")
+    told(tmp_path / "objects.npy", "holds no arrays alone.*nothing is unpickled")
+    told(tmp_path / "array.npy", "holds a ndarray, no state dict")
+    told(tmp_path / "cut.npz", "holds no arrays alone")
+    told(tmp_path / "empty.npy", "holds no arrays alone")
+    told(tmp_path / "nothing.npz", "cannot be read: No such file")
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -180,6 +361,8 @@ def test_files_that_cannot_be_read(tmp_path):
     told(garbage, "is no .safetensors file")
     told(tmp_path / "nothing.safetensors", "cannot be read: No such file")
     told(tmp_path / "nothing.pt", "cannot be read: No such file")
+    for part in ("model-00001-of-00002.safetensors", "model.safetensors.index.json"):
+        told(tmp_path / part, "is a part of weights in several files; must be one")
 
 
 @given(st.data())
@@ -240,38 +423,85 @@ def test_a_pt_file_is_read_and_nothing_in_it_executed(tmp_path):
         torch_weights.load(tmp_path / "cut.pt", model=SMALL["wide"], num_classes=10)
 
 
-def torch_network(name, **fields):
+def torch_network(model):
     from helpers import torch_networks
 
-    network = torch_networks.ResNet if name == "resnet18" else torch_networks.WideResNet
-    return torch_networks.randomize(network(**fields))
+    return torch_networks.randomize(torch_networks.like(model))
 
 
-@needs_torch
-@pytest.mark.parametrize(("name", "fields"), [("resnet18", {}), ("wrn34_10", {"sub_block1": True})])
-def test_full_size_logits_are_pytorchs(name, fields):
-    network, model = torch_network(name, **fields), networks.create(name, 10)
-    variables = torch_weights.load(network.state_dict(), model=name, num_classes=10)
-    images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+def torch_logits(network, images):
     with torch.no_grad():
-        expected = network(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
-    ours = logits_of(model, variables, images)
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
+        return network(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+
+
+FULL_SIZE = {
+    "resnet18": {},
+    "wrn34_10": {},
+    "preact_resnet18": {},
+    "preact_resnet18 raw": {"name": "preact_resnet18", "shortcut": "raw", "last_norm": False},
+    "dm_wrn": {},
+    "dm_wrn relu": {"name": "dm_wrn", "activation": "relu"},
+    "dm_preact_resnet18": {},
+    "resnet50": {},
+    "imagenet_resnet50": {},
+}
 
 
 @needs_torch
-def test_a_run_is_loaded_by_pytorch(tmp_path):
+@pytest.mark.parametrize("case", FULL_SIZE)
+def test_full_size_logits_are_pytorchs(case):
+    """With the mean and std 0 and 1: what is told of DeepMind's is tested with the golden files."""
+    model = networks.create(
+        **{"name": case, "num_classes": 10, "mean": (0.0,) * 3, "std": (1.0,) * 3} | FULL_SIZE[case]
+    )
+    network = torch_network(model)
+    variables = torch_weights.load(network.state_dict(), model=model, num_classes=10)
+    images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    ours, expected = logits_of(model, variables, images), torch_logits(network, images)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
+    assert np.abs(expected).max() > 0.1
+
+
+@needs_torch
+@pytest.mark.parametrize("size", [(9, 13), (14, 32)])
+@pytest.mark.parametrize("name", SMALL)
+def test_logits_and_gradients_are_pytorchs_at_any_size(name, size):
+    model = networks.create(num_classes=10, **FIELDS[name], mean=(0.0,) * 3, std=(1.0,) * 3)
+    network = torch_network(model)
+    variables = torch_weights.load(network.state_dict(), model=model, num_classes=10)
+    images = np.random.default_rng(0).random((2, *size, 3), np.float32)
+    # Float32 sums in another order, logits of order one.
+    np.testing.assert_allclose(
+        logits_of(model, variables, images), torch_logits(network, images), rtol=0, atol=1e-4
+    )
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).requires_grad_()
+    (network(pixels) ** 2).sum().backward()
+    expected = pixels.grad.permute(0, 2, 3, 1).numpy()
+
+    @jax.jit
+    @jax.grad
+    def gradient(x):
+        return (model.apply(variables, x, train=False) ** 2).sum()
+
+    np.testing.assert_allclose(gradient(images), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@needs_torch
+@pytest.mark.parametrize("name", SMALL)
+def test_a_run_is_loaded_by_pytorch(name, tmp_path):
     from safetensors.torch import load_file
 
-    model = networks.create("resnet18", 10, depth=10, width=4)
+    model = SMALL[name]
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
-        lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32), torch_weights._shapes(model, 3)
+        lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32), torch_layouts.shapes(model, 3)
     )
     torch_weights.save(tmp_path / "m.safetensors", variables, model=model)
-    network = torch_network("resnet18", stages=(1, 1, 1, 1), width=4)
-    network.load_state_dict(load_file(tmp_path / "m.safetensors"))  # strict
+    network = torch_network(model)
+    weights = load_file(tmp_path / "m.safetensors")
+    if name in DEEPMIND:
+        assert (weights.pop("mu") == 0).all()
+        assert (weights.pop("sigma") == 1).all()
+    network.load_state_dict(weights)  # strict
     images = rng.random((3, 16, 16, 3), np.float32)
-    with torch.no_grad():
-        theirs = network(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
-    np.testing.assert_allclose(logits_of(model, variables, images), theirs, rtol=1e-5)
+    np.testing.assert_allclose(logits_of(model, variables, images), torch_logits(network, images), rtol=1e-4)

@@ -85,6 +85,35 @@ def test_sums_are_of_the_epoch_so_far(experiment):
     assert float(sums["weight"]) != 16
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "preact_resnet18", "depth": 10, "width": 2, "shortcut": "raw", "last_norm": False},
+        {"name": "dm_wrn", "depth": 10, "width": 1},
+        {"name": "dm_preact_resnet18", "depth": 10, "width": 2, "activation": "relu"},
+        {"name": "resnet50", "depth": 14, "width": 2},
+        {"name": "imagenet_resnet50", "depth": 14, "width": 2},
+    ],
+    ids=lambda fields: fields["name"],
+)
+def test_every_family_learns(fields):
+    """Steps on the same batch lower its loss, and every parameter and statistic moves."""
+    config = tiny.config("standard", **{f"model__{name}": value for name, value in fields.items()})
+    experiment = create_experiment(config)
+    train_step = train.create_step(config, experiment)
+    state = first = step.replicate(experiment.create_state())
+    before = jax.device_get(first.variables)
+    images, labels = accuracy.replicated(experiment.dataset.train)
+    key, index = step.replicate(experiment.step_key), step.shard(np.arange(16, dtype=np.int32))
+    losses = []
+    for _ in range(6):
+        state, sums = train_step(state, key, images, labels, index)
+        losses.append(float(sums["loss"]))
+    assert losses[-1] < losses[0]
+    for leaf, moved in zip(jax.tree.leaves(before), jax.tree.leaves(state.variables), strict=True):
+        assert not np.array_equal(leaf, moved)
+
+
 def test_no_example_is_dropped_from_an_accuracy(experiment):
     """30 test images in batches of 16: counted one by one with NumPy."""
     split = experiment.dataset.test
