@@ -8,9 +8,10 @@ import numpy as np
 
 from jaxrw.data import cifar, digits, folder, images, prepared, splits
 from jaxrw.data.dataset import Dataset, Part, Source, Split, check, directory
+from jaxrw.data.fingerprint import Fingerprint, describe_fingerprint
 from jaxrw.system.errors import UserError
 
-__all__ = ["Dataset", "Split", "load"]
+__all__ = ["Dataset", "Fingerprint", "Split", "describe_fingerprint", "load"]
 
 
 def load(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from jaxrw.attacks.suite import ATTACKS
-from jaxrw.runs.results import Results
+from jaxrw.runs.results import Checkpoint, Results, doubt
 
 # Number of columns on the left that hold names; the others hold numbers.
 _NUM_NAMES = 3
@@ -33,6 +33,12 @@ def table(results: Mapping[str, Results]) -> str:
     ]
     header, *lines = [_line(row, widths) for row in rows]
     return "\n".join([header, f"|{'|'.join(rule)}|", *lines])
+
+
+def doubts(checkpoints: Mapping[str, Checkpoint | None]) -> list[str]:
+    """Returns a line for each checkpoint, by name, whose robust accuracies say nothing."""
+    found = {name: doubt(checkpoint) for name, checkpoint in checkpoints.items() if checkpoint}
+    return [f"{name}: {words}" for name, words in found.items() if words]
 
 
 def _line(row: Iterable[str], widths: Iterable[int]) -> str:

@@ -54,16 +54,19 @@ class TrainingProgress:
     ) -> None:
         """Prints a line for an epoch that has ended, above the bar if there is one."""
         accuracies = "".join(f"  {name} {value:.1f}%" for name, value in validation.items())
-        line = (
+        self.line(
             f"epoch {epoch + 1}/{self._num_epochs}  loss {train['loss']:.3f}  accuracy {train['accuracy']:.1f}%  "
             f"weight {train['mean_weight']:.3f}  light {train['light_share']:.2f}"
             f"{'  validation' if accuracies else ''}{accuracies}  "
             f"{train['images_per_second']:.3g} images/s{'  best' if best else ''}"
         )
+
+    def line(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
         if self._bar.disable:
-            print(line, flush=True)
+            print(text, flush=True)
         else:
-            self._bar.write(line)
+            self._bar.write(text)
 
     def close(self) -> None:
         """Leaves the bar as it is."""
