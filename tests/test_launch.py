@@ -68,8 +68,10 @@ MISTAKES = {
     "unknown start": (["--config.attack.start=gauss"], "attack.start is 'gauss'", "uniform, normal, none"),
     "unknown field": (["--config.method.tua=3"], "--config.method.tua", "did you mean method.tau?"),
     "unknown section": (["--config.metod.name=mail"], "--config.metod.name", "did you mean method.name?"),
-    "text for a number": (["--config.attack.eps=8/255"], "attack.eps is '8/255'", "must be of type float"),
-    "fraction for an integer": (
+    "text for a number": (["--config.attack.eps=8/x"], "attack.eps is '8/x'", "must be of type float"),
+    "fraction of nothing": (["--config.attack.eps=8/0"], "attack.eps is '8/0'", "must be of type float"),
+    "fraction for an integer": (["--config.method.warmup_epochs=4/2"], "is '4/2'", "must be of type int"),
+    "half of an epoch": (
         ["--config.optim.num_epochs=2.5"],
         "optim.num_epochs is '2.5'",
         "of type int",
@@ -270,11 +272,53 @@ def test_train_evaluate_report(tmp_path, capsys, monkeypatch):
     assert run(DIGITS, *TINY, attacks, "--mode=evaluate", "--checkpoint=last", "--workdir", workdir) == 0
     fgsm = json.loads((workdir / "results.json").read_text())["checkpoints"]["last"]["accuracy"]["fgsm"]
     capsys.readouterr()
+    _check_that_the_directory_is_enough(workdir, capsys)
     pathlib.Path("runs/foreign").mkdir()
     pathlib.Path("runs/foreign/results.json").write_text('{"loss": 1}')
     assert run("--mode=report") == 0
     assert f" {fgsm:.2f} " in capsys.readouterr().out
     assert run("--mode=report", "--workdir", tmp_path / "runs" / "none") == 2
+
+
+def _check_that_the_directory_is_enough(workdir, capsys):
+    """Mode evaluate and export of a run without --config, with fields of every type set."""
+    before = json.loads((workdir / "results.json").read_text())["checkpoints"]
+    assert run("--mode=evaluate", "--workdir", workdir) == 0
+    assert json.loads((workdir / "results.json").read_text())["checkpoints"] == before
+    fields = ["evaluation.attacks=('clean',)", "evaluation.eps=1/16", "dataset.data_dir=/tmp"]
+    assert run("--mode", "evaluate", f"--workdir={workdir}", *(f"--config.{field}" for field in fields)) == 0
+    after = json.loads((workdir / "results.json").read_text())
+    assert after["config"]["evaluation"]["eps"] == 1 / 16
+    assert after["checkpoints"]["last"]["accuracy"]["pgd20"] is None  # of another eps
+    assert run("--mode=export", "--workdir", workdir) == 0
+    assert (workdir / "best.safetensors").exists()
+    capsys.readouterr()
+    for field, words in (
+        ("method.tau=3", "method.tau is 2.0 there and 3.0 here"),
+        ("evaluation.batch_size=x", "evaluation.batch_size is 'x'; must be of type int"),
+        ("method.tua=3", "did you mean method.tau?"),
+    ):
+        assert run("--mode=evaluate", "--workdir", workdir, f"--config.{field}") == 2
+        _check_told(capsys, [words])
+
+
+@pytest.mark.parametrize("content", [None, "[", "[]", "{}", '{"dataset": 3}', "[" * 100_000])
+def test_a_directory_without_a_usable_config_is_not_enough(content, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    assert run("--mode=evaluate", "--workdir", tmp_path) == 2
+    _check_told(capsys, [f"--workdir {tmp_path}: config.json cannot be used", "or --config"])
+
+
+def test_fractions_where_a_float_is_meant():
+    def parsed(*arguments):
+        return command_line.parse(["launch.py", DIGITS, *arguments]).config
+
+    assert parsed("--config.attack.eps=8/255").attack.eps == 8 / 255
+    assert parsed("--config.method.beta=-1/2").method.beta == -0.5
+    config = parsed("--config.evaluation.eps=4/255", "--config.evaluation.step_size=1.5/255")
+    assert (config.evaluation.eps, config.evaluation.step_size) == (4 / 255, 1.5 / 255)
+    assert parsed("--config.dataset.data_dir=1/2").dataset.data_dir == "1/2"
 
 
 @pytest.mark.parametrize(
