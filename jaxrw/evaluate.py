@@ -137,8 +137,8 @@ def open_run(
             raise UserError(f"--workdir {workdir} holds no checkpoint yet; train there first")
         if checkpoint == "best" and "best" not in steps:
             raise UserError(
-                "--checkpoint is 'best', but nothing has been validated (dataset.validation_size is "
-                f"{config.dataset.validation_size}): there is only 'last'"
+                "--checkpoint is 'best', but nothing has been validated (there are "
+                f"{len(experiment.dataset.validation.labels)} validation images): there is only 'last'"
             )
         template = step.replicated_shapes(experiment.state_shapes())
         yield experiment, steps, lambda name: checkpoints.restore(manager, steps[name], template).variables
@@ -264,10 +264,10 @@ class _Evaluation:
     def _run_attack(
         self, name: str, variables: step.Variables, attack: str, evaluator: accuracy.Evaluator
     ) -> accuracy.Measurement:
-        with evaluation_bar(f"{name}: {attack}", len(self.experiment.dataset.test.labels)) as bar:
+        with evaluation_bar(f"{name}: {attack}", len(self.experiment.dataset.test.labels)) as update:
 
             def progress(number: int) -> None:
-                bar.update(number)
+                update(number)
                 self.check()
 
             return evaluator.measure(attack, variables, progress)

@@ -24,6 +24,9 @@ WITHOUT_EFFECT = (
     "checkpoint.",
 )
 
+# Fields that earlier versions did not have; None where a config has none.
+_OPTIONAL = ("dataset.validation_share",)
+
 # Fields that hold a name, and the names they choose from.
 CHOICES: dict[str, Collection[str]] = {
     "model.name": networks.ARCHITECTURES,
@@ -55,6 +58,10 @@ _POSITIVE = _Range(lambda value: value > 0, "must be positive")
 
 _RANGES = {
     "seed": _Range(lambda value: 0 <= value < 2**32, "must be in 0..2^32 - 1"),
+    "dataset.validation_share": _Range(
+        lambda value: value is None or 0 < value < 1,
+        "must be in (0, 1), or None for dataset.validation_size images",
+    ),
     "dataset.downscale": _at_least(1, " (1: images as they are)"),
     "dataset.pad": _at_least(0, " pixels"),
     "method.warmup_epochs": _at_least(0),
@@ -105,7 +112,7 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
     Raises:
       UserError: a field is missing, or no run could use its value; for the first such field.
     """
-    fields = flatten(config.to_dict())
+    fields = dict.fromkeys(_OPTIONAL) | flatten(config.to_dict())
     for field in (*CHOICES, "evaluation.attacks", *_RANGES):
         if field not in fields:
             raise UserError(
@@ -178,8 +185,15 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def with_effect(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a flat config that the numbers of its run depend on."""
-    return {name: value for name, value in flat.items() if not name.startswith(WITHOUT_EFFECT)}
+    """Returns the fields of a flat config that the numbers of its run depend on.
+
+    Those that are None are left out, because a version without such a field has written the same config.
+    """
+    return {
+        name: value
+        for name, value in flat.items()
+        if value is not None and not name.startswith(WITHOUT_EFFECT)
+    }
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -324,7 +324,7 @@ def _print_start(
         f"{jax.device_count()} x {jax.local_devices()[0].device_kind}; in {workdir}"
     )
     if not len(splits.validation.labels):
-        print("dataset.validation_size is 0: there will be no best checkpoint, only the last")
+        print("there are no validation images: there will be no best checkpoint, only the last")
     if methods.get(method).reweighted and warmup_epochs >= num_epochs:
         print(
             f"method.warmup_epochs is {warmup_epochs} and optim.num_epochs {num_epochs}: "

@@ -83,6 +83,11 @@ MISTAKES = {
     ),
     "eps in units of 255": (["--config.attack.eps=8"], "attack.eps is 8.0", "8/255 is 0.03137"),
     "eps that is no number": (["--config.attack.eps=nan"], "attack.eps is nan", "must be in [0, 1)"),
+    "all images held out": (
+        ["--config.dataset.validation_share=1"],
+        "dataset.validation_share is 1.0",
+        "must be in (0, 1)",
+    ),
     "tau below 2": (["--config.method.tau=1"], "method.tau is 1.0", "at least 2"),
     "negative epochs": (["--config.optim.num_epochs=-1"], "optim.num_epochs is -1", "at least 1"),
     "milestones twice": (
@@ -310,6 +315,17 @@ def test_a_directory_without_a_usable_config_is_not_enough(content, tmp_path, ca
     _check_told(capsys, [f"--workdir {tmp_path}: config.json cannot be used", "or --config"])
 
 
+def test_a_config_of_a_version_without_a_field_is_the_same_run():
+    """A field that came later is None where it has no effect."""
+    config = base.get_config()
+    with config.unlocked():
+        del config.dataset.validation_share
+    settings.check(config, num_devices=1)
+    new, old = (settings.flatten(settings.as_json(c)) for c in (base.get_config(), config))
+    assert settings.differences(new, old) == []
+    assert settings.with_effect(new) == settings.with_effect(old)
+
+
 def test_fractions_where_a_float_is_meant():
     def parsed(*arguments):
         return command_line.parse(["launch.py", DIGITS, *arguments]).config
@@ -352,7 +368,9 @@ def test_base_names_every_choice():
             assert re.search(rf"\b{choice}\b", comment), (field, choice)
 
 
-@pytest.mark.parametrize("name", ["base", "digits", "resnet18_c10", "resnet18_c100", "wrn_c10", "wrn_c100"])
+@pytest.mark.parametrize(
+    "name", ["base", "digits", "folder", "resnet18_c10", "resnet18_c100", "wrn_c10", "wrn_c100"]
+)
 def test_shipped_configs(name):
     """Every config is locked and has exactly the fields of base; the paper's have the paper's values."""
     module = __import__(f"configs.{name}", fromlist=["get_config"])
@@ -361,7 +379,7 @@ def test_shipped_configs(name):
     assert config.is_locked
     assert set(command_line.field_names(config)) == set(command_line.field_names(base.get_config()))
     assert f"configs/{name}.py" in module.__doc__ or name == "base"
-    if name in ("base", "digits"):
+    if name in ("base", "digits", "folder"):
         return
     wide, hundred = name.startswith("wrn"), name.endswith("c100")
     assert config.model.name == ("wrn34_10" if wide else "resnet18")

@@ -20,6 +20,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     train_size: int | None = None,
     validation_size: int = 0,
+    validation_share: float | None = None,
     test_size: int | None = None,
     downscale: int = 1,
 ) -> Dataset:
@@ -36,6 +37,7 @@ def load(
       data_dir: directory of the data sets. None: $TFDS_DATA_DIR or ~/tensorflow_datasets, as in tensorflow-datasets.
       train_size: at least 1. None: all but the validation images.
       validation_size: at least 0 and less than the number of training images.
+      validation_share: share in (0, 1) of all training images that is held out instead, rounded; None: no share.
       test_size: at least 1. None: all test images.
       downscale: side of the squares of pixels that are replaced with their mean, at least 1.
 
@@ -52,6 +54,8 @@ def load(
     """
     splits.check_sizes(train_size=train_size, validation_size=validation_size, test_size=test_size)
     source = _find(name, data_dir)
+    if validation_share is not None:
+        validation_size = round(validation_share * source.train.size)
     train, validation = splits.train_and_validation(
         source.train.size, train_size=train_size, validation_size=validation_size
     )

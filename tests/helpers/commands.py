@@ -154,6 +154,7 @@ def _pip(arguments):
     known = {re.sub(">=.*", "", need) for need in itertools.chain(project["dependencies"], *extras.values())}
     known |= {"-e", ".", "/share/jaxrw", *(f".[{extra}]" for extra in extras)}
     known |= {f"jax[{extra}]" for extra in importlib.metadata.metadata("jax").get_all("Provides-Extra")}
+    known |= {"--index-url", "https://download.pytorch.org/whl/cpu"}
     assert arguments[0] == "install"
     assert set(arguments[1:]) <= known
 
