@@ -66,8 +66,9 @@ wheel: $(VENV)/installed-test
 	cd dist && venv/bin/python -c "import jaxrw.train, jaxrw.evaluate, jaxrw.report; print(jaxrw.__file__)"
 
 $(VENV)/installed: pyproject.toml
+	@echo "Installing JAX, Flax and what else jaxrw needs in $(VENV): a minute or two, once."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --editable .
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

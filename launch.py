@@ -5,10 +5,10 @@
 
 train     (default) train, or resume exactly where DIR stopped; then evaluate the last and the best checkpoint
           with --warmup_from RUN, begin after the warm-up of another run, which is the same for every method
-evaluate  evaluate a run again: --config FILE --workdir DIR [--checkpoint last|best]
+evaluate  evaluate a run again: --workdir DIR [--checkpoint last|best]
           or a PyTorch network: --config FILE --checkpoint WEIGHTS.pt|WEIGHTS.safetensors
 report    tables and figures of every results.json below DIR, in DIR/report [--markdown FILE]
-export    write a run's weights for PyTorch: --config FILE --workdir DIR [--checkpoint last|best]
+export    write a run's weights for PyTorch: --workdir DIR [--checkpoint last|best]
 
 Every field that can be set is in configs/base.py. A config file is Python and is executed.
 """

@@ -20,6 +20,8 @@ def get_config() -> ConfigDict:
     config.dataset.data_dir = placeholder(str)  # None: that of TFDS, ~/tensorflow_datasets
     config.dataset.train_size = placeholder(int)  # training images; None: all but the validation images
     config.dataset.validation_size = 1000  # images held out to choose the best checkpoint; 0: no best
+    # Share in (0, 1) of the training images that is held out instead of validation_size; None: validation_size is.
+    config.dataset.validation_share = placeholder(float)
     config.dataset.test_size = placeholder(int)  # test images; None: all
     config.dataset.downscale = 1  # 2: half the height and width, each pixel the mean of 2x2
     config.dataset.pad = 4  # zeros on each side before the random crop, in pixels; 0: no crop

@@ -1,12 +1,15 @@
 """The flags of `launch.py`. Every mistake in them is a `UserError` of one line."""
 
 import difflib
+import json
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_dict import placeholder
 
 from jaxrw.system.errors import UserError
 
@@ -16,8 +19,9 @@ MODES = ("train", "evaluate", "report", "export")
 def parse(argv: Sequence[str]) -> flags.FlagValues:
     """Parses a command line.
 
-    The config of a sweep has a section `sweep`. Flags that set other fields are left out of it, because they apply to
-    the runs of the sweep; see `run_overrides`.
+    Without --config, --mode evaluate and export take the config.json of --workdir. Fields that are floats take
+    fractions, as 8/255. The config of a sweep has a section `sweep`. Flags that set other fields are left out of it,
+    because they apply to the runs of the sweep; see `run_overrides`.
 
     Args:
       argv: command line; the program's name first.
@@ -28,12 +32,15 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     Raises:
       UserError: a flag, the config file or the value of a field cannot be used.
     """
-    argv = _check_config(list(argv))
-    values = _define_flags(argv)
+    argv, values = list(argv), flags.FlagValues()
+    config = _load_config(argv)
+    if config is not None:
+        argv = _check_fields(argv, config)
+    _define_flags(values, argv, config)
     try:
         positional = values(argv)[1:]
     except flags.IllegalFlagValueError as error:
-        raise UserError(_wrong_value(values, error)) from error
+        raise UserError(_wrong_value(config, error)) from error
     except Exception as error:  # The value of a tuple is parsed as Python, which can raise anything.
         raise UserError(_one_line(error)) from error
     if positional:
@@ -73,10 +80,12 @@ def field_names(config: ConfigDict, prefix: str = "") -> list[str]:
     return names
 
 
-def _define_flags(argv: list[str]) -> flags.FlagValues:
+def _define_flags(values: flags.FlagValues, argv: list[str], config: ConfigDict | None) -> None:
     """Defines the flags of one command line; absl's global flags would keep the values of an earlier one."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", help_string="Config file.", sys_argv=argv, flag_values=values)
+    if config is not None and _value_of("config", argv) is None:
+        config_flags.DEFINE_config_dict("config", config, sys_argv=argv, flag_values=values)
+    else:
+        config_flags.DEFINE_config_file("config", sys_argv=argv, flag_values=values)
     flags.DEFINE_string("workdir", None, "Directory of the run, or of all runs.", flag_values=values)
     flags.DEFINE_enum("mode", "train", MODES, "What to do.", flag_values=values)
     flags.DEFINE_string("checkpoint", None, "last, best, or a file of weights.", flag_values=values)
@@ -88,7 +97,6 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_integer("num_processes", None, "Number of processes.", flag_values=values)
     flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=values)
     flags.DEFINE_boolean("help", False, "Print the usage.", short_name="h", flag_values=values)
-    return values
 
 
 def _check_combination(values: flags.FlagValues) -> None:
@@ -102,43 +110,72 @@ def _check_combination(values: flags.FlagValues) -> None:
         raise UserError("--list is for a sweep, as --config configs/sweeps/table1.py")
 
 
-def _check_config(argv: list[str]) -> list[str]:
-    """Checks the config file and the names of the fields that flags set.
+def _check_fields(argv: list[str], config: ConfigDict) -> list[str]:
+    """Checks the names of the fields that flags set.
 
-    Returns the command line without the overrides of a sweep's runs, whose fields the sweep does not have.
+    Returns the command line with fractions as floats, and without the overrides of a sweep's runs, whose fields the
+    sweep does not have.
     """
-    path = _config_argument(argv)
-    if path is None:
-        return argv
-    fields = _load_field_names(argv[0], path)
-    if any(field.startswith("sweep.") for field in fields):
+    fields = field_names(config)
+    if is_sweep(config):
         overrides = run_overrides(argv)
         argv = [argument for argument in argv if argument not in overrides]
-    for argument in argv:
-        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-        if match and match[1] not in fields:
+    for position, argument in enumerate(argv):
+        match = re.match(r"--?(?:no)?config\.([^=]+)=?", argument)
+        if not match:
+            continue
+        if match[1] not in fields:
             (nearest,) = difflib.get_close_matches(match[1], fields, n=1, cutoff=0)
             raise UserError(f"--config.{match[1]}: there is no such field; did you mean {nearest}?")
+        if _type_of(match[1], config) is float:
+            argv[position] = match[0] + _as_float(argument[match.end() :])
     return argv
 
 
-def _config_argument(argv: list[str]) -> str | None:
-    """Returns the value of the first --config=FILE or --config FILE."""
+def _type_of(field: str, config: ConfigDict) -> type:
+    """Returns the type of the values of a dotted field."""
+    section, _, name = field.rpartition(".")
+    owner: ConfigDict = config[section] if section else config
+    return owner.get_type(name)
+
+
+def _as_float(text: str) -> str:
+    """Returns a fraction of two numbers, as 8/255, as a float; any other text as it is."""
+    numbers = text.split("/")
+    try:
+        return repr(float(numbers[0]) / float(numbers[1])) if len(numbers) == 2 else text
+    except (ValueError, ZeroDivisionError):
+        return text
+
+
+def _value_of(flag: str, argv: list[str]) -> str | None:
+    """Returns the value of the first --flag=VALUE or --flag VALUE."""
     for argument, following in zip(argv, [*argv[1:], None], strict=True):
-        if re.fullmatch(r"--?config", argument) and following:
+        if re.fullmatch(f"--?{flag}", argument) and following:
             return following
-        if match := re.match(r"--?config=(.+)", argument):
+        if match := re.match(f"--?{flag}=(.+)", argument):
             return match[1]
     return None
 
 
-def _load_field_names(program: str, path: str) -> list[str]:
-    """Loads a config file without overrides, so that a mistake in the file is not taken for one in a flag."""
+def _load_config(argv: list[str]) -> ConfigDict | None:
+    """Returns the config without overrides, so that a mistake in its file is not taken for one in a flag."""
+    path, workdir = _value_of("config", argv), _value_of("workdir", argv)
+    if path is not None:
+        return _load_file(argv[0], path)
+    if workdir is not None and _value_of("mode", argv) in ("evaluate", "export"):
+        return _load_run(pathlib.Path(workdir))
+    return None
+
+
+def _load_file(program: str, path: str) -> ConfigDict:
     values, argv = flags.FlagValues(), [program, f"--config={path}"]
     config_flags.DEFINE_config_file("config", sys_argv=argv, flag_values=values)
     try:
         values(argv)
-        return field_names(values.config)
+        config: ConfigDict = values.config
+        field_names(config)
+        return config
     except OSError as error:
         raise UserError(
             f"--config {path} cannot be read; give a Python file, as configs/digits.py"
@@ -147,14 +184,30 @@ def _load_field_names(program: str, path: str) -> list[str]:
         raise UserError(f"--config {path}: {type(error).__name__}: {_one_line(error)}") from error
 
 
-def _wrong_value(values: flags.FlagValues, error: flags.IllegalFlagValueError) -> str:
+def _load_run(workdir: pathlib.Path) -> ConfigDict:
+    """Returns the config that a run keeps. JSON has no tuples, and None has no type."""
+    path = workdir / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_tuples)
+        content["dataset"]["data_dir"] = content["dataset"]["data_dir"] or placeholder(str)
+        return ConfigDict(content)
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {_one_line(error)}"
+        raise UserError(
+            f"--workdir {workdir}: {path.name} cannot be used ({reason}); give the directory of a run, or --config"
+        ) from error
+
+
+def _with_tuples(section: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
+
+
+def _wrong_value(config: ConfigDict | None, error: flags.IllegalFlagValueError) -> str:
     """Returns the field, the value and the type of a field that a flag sets to a value of another type."""
     match = re.match(r"flag --config\.([^=]+)=(.*?):", str(error), re.DOTALL)
-    if not match:
+    if config is None or not match:
         return _one_line(error)
-    section, _, name = match[1].rpartition(".")
-    owner = values.config[section] if section else values.config
-    return f"{match[1]} is {match[2]!r}; must be of type {owner.get_type(name).__name__}"
+    return f"{match[1]} is {match[2]!r}; must be of type {_type_of(match[1], config).__name__}"
 
 
 def _one_line(error: Exception) -> str:

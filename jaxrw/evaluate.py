@@ -26,6 +26,7 @@ from jaxrw.runs.results import (
     Results,
     already_measured,
     begin_results,
+    doubt,
     record,
     write_results,
 )
@@ -87,8 +88,15 @@ def run(
             for name in CHECKPOINTS
         }
         earlier = hosts.broadcast(runs.read_results(workdir))
-        num_examples = len(experiment.dataset.test.labels)
-        results = begin_results(config, num_examples=num_examples, earlier=earlier, identities=identities)
+        test = experiment.dataset.test
+        results = begin_results(
+            config,
+            num_examples=len(test.labels),
+            chance=test.chance,
+            earlier=earlier,
+            identities=identities,
+            data=runs.provenance.read(workdir),
+        )
         lines = runs.read_metrics(workdir)
         results["train_seconds"] = round(sum(line.get("seconds", 0) for line in lines), 1)
         results["warmup_from"] = runs.warmup.source_of(lines)
@@ -120,7 +128,7 @@ def open_run(
         raise UserError(f"--workdir {workdir} holds no checkpoints; train there first, with --mode train")
     experiment = experiment or create_experiment(config)
     with (
-        runs.open_workdir(workdir, config, may_differ=("evaluation.",)),
+        runs.open_workdir(workdir, config, data=experiment.dataset.fingerprint, may_differ=("evaluation.",)),
         checkpoints.open_checkpoints(workdir / "checkpoints") as manager,
     ):
         numbers = {"last": manager.latest_step(), "best": manager.best_step()}
@@ -129,8 +137,8 @@ def open_run(
             raise UserError(f"--workdir {workdir} holds no checkpoint yet; train there first")
         if checkpoint == "best" and "best" not in steps:
             raise UserError(
-                "--checkpoint is 'best', but nothing has been validated (dataset.validation_size is "
-                f"{config.dataset.validation_size}): there is only 'last'"
+                "--checkpoint is 'best', but nothing has been validated (there are "
+                f"{len(experiment.dataset.validation.labels)} validation images): there is only 'last'"
             )
         template = step.replicated_shapes(experiment.state_shapes())
         yield experiment, steps, lambda name: checkpoints.restore(manager, steps[name], template).evaluated
@@ -158,11 +166,20 @@ def _evaluate_file(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path
     sections = type(config)({name: config[name] for name in _SECTIONS_OF_A_FILE})
     identities = {FILE: {"path": str(path), "sha256": digest}}
     with (
-        runs.open_workdir(workdir, sections, may_differ=("evaluation.",)),
+        runs.open_workdir(
+            workdir, sections, data=experiment.dataset.fingerprint, may_differ=("evaluation.",)
+        ),
         preemption.deferring_signals(maximum=hosts.delayed_maximum()) as check,
     ):
-        num_examples = len(experiment.dataset.test.labels)
-        results = begin_results(sections, num_examples=num_examples, earlier=earlier, identities=identities)
+        test = experiment.dataset.test
+        results = begin_results(
+            sections,
+            num_examples=len(test.labels),
+            chance=test.chance,
+            earlier=earlier,
+            identities=identities,
+            data=runs.provenance.read(workdir),
+        )
         evaluation = _Evaluation.of(config, experiment, workdir, check)
         evaluation.measure_missing(results, [FILE], lambda name: step.replicate(variables))
     return results
@@ -235,6 +252,8 @@ class _Evaluation:
                     values = measured.accuracy, details
                 print_accuracy(name, attack, values[0])
                 record(checkpoint, attack, *values)
+                if attack == "clean" and (words := doubt(checkpoint)) and hosts.is_first():
+                    print(f"warning: {name}: {words}", file=sys.stderr)
                 write_results(self.workdir, results)
                 if attack == suite.AUTOATTACK:
                     state_path.unlink(missing_ok=True)
@@ -245,10 +264,10 @@ class _Evaluation:
     def _run_attack(
         self, name: str, variables: step.Variables, attack: str, evaluator: accuracy.Evaluator
     ) -> accuracy.Measurement:
-        with evaluation_bar(f"{name}: {attack}", len(self.experiment.dataset.test.labels)) as bar:
+        with evaluation_bar(f"{name}: {attack}", len(self.experiment.dataset.test.labels)) as update:
 
             def progress(number: int) -> None:
-                bar.update(number)
+                update(number)
                 self.check()
 
             return evaluator.measure(attack, variables, progress)

@@ -124,4 +124,5 @@ def _train_and_evaluate(values: flags.FlagValues, workdir: str) -> None:
             experiment = train.run(values.config, workdir, warmup_from=values.warmup_from)
         results = evaluate.run(values.config, workdir, checkpoint=values.checkpoint, experiment=experiment)
     table = report.table({pathlib.Path(workdir).name: results})
-    print(f"\n{table}\n\naccuracies in percent; all of it is in {workdir}")
+    doubts = "".join(f"{line}\n" for line in report.doubts(results["checkpoints"]))
+    print(f"\n{table}\n\n{doubts}accuracies in percent; all of it is in {workdir}")

@@ -26,6 +26,7 @@ WITHOUT_EFFECT = (
 
 # What a run did whose config was written before a field existed.
 _EARLIER: dict[str, Any] = {
+    "dataset.validation_share": None,
     "model.activation": None,
     "model.shortcut": None,
     "model.last_norm": None,
@@ -88,6 +89,10 @@ _POSITIVE = _Range(lambda value: value > 0, "must be positive")
 
 _RANGES = {
     "seed": _Range(lambda value: 0 <= value < 2**32, "must be in 0..2^32 - 1"),
+    "dataset.validation_share": _Range(
+        lambda value: value is None or 0 < value < 1,
+        "must be in (0, 1), or None for dataset.validation_size images",
+    ),
     "dataset.downscale": _at_least(1, " (1: images as they are)"),
     "dataset.pad": _at_least(0, " pixels"),
     "method.warmup_epochs": _at_least(0),

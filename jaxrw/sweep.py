@@ -173,8 +173,13 @@ def finished(item: Run) -> Results | None:
     checkpoints, attacks = results["checkpoints"], item.config.evaluation.attacks
     named = [value for name, value in checkpoints.items() if f"--checkpoint={name}" in item.own_flags]
     accuracies = [value["accuracy"] for value in named or checkpoints.values() if value]
+    places = [
+        config["dataset"].get("data_dir") for config in (results["config"], settings.as_json(item.config))
+    ]
     is_finished = (
         found == wanted
+        # Only the run itself can tell whether images of a user that lie elsewhere are the same.
+        and (item.config.dataset.name != "folder" or places[0] == places[1])
         and checkpoints["last"]["epoch"] + 1 == item.config.optim.num_epochs
         and all(values.get(attack) is not None for values in accuracies for attack in attacks)
     )

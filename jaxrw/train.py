@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxrw import methods, runs, settings
 from jaxrw.attacks import pgd_and_kappa, suite
-from jaxrw.data import ExtraImages, load_extra
+from jaxrw.data import Dataset, ExtraImages, load_extra
 from jaxrw.runs import checkpoints
 from jaxrw.runs.progress import TrainingProgress, divergence_error
 from jaxrw.system import hosts, preemption
@@ -51,7 +51,7 @@ def run(
     if (pathlib.Path(workdir) / "checkpoints").exists():
         warmup_from = None
     if warmup_from is not None:
-        runs.warmup.check(warmup_from, config)
+        runs.warmup.check(warmup_from, config, experiment.dataset.fingerprint)
     schedule = _Schedule(
         batch_size=config.optim.batch_size,
         num_epochs=config.optim.num_epochs,
@@ -61,7 +61,7 @@ def run(
         kept_warmup_epochs=config.method.warmup_epochs if config.checkpoint.keep_warmup else 0,
     )
     with contextlib.ExitStack() as stack:
-        workdir = stack.enter_context(runs.open_workdir(workdir, config))
+        workdir = stack.enter_context(runs.open_workdir(workdir, config, data=experiment.dataset.fingerprint))
         if warmup_from is not None:
             hosts.run_on_first(runs.warmup.adopt, warmup_from, workdir)
         manager = stack.enter_context(checkpoints.open_checkpoints(workdir / "checkpoints"))
@@ -103,6 +103,7 @@ def run(
                 validator=validator,
                 selection_attack=selection_attack,
                 schedule=schedule,
+                warmup_epochs=config.method.warmup_epochs,
                 first_epoch=first_epoch,
                 manager=manager,
                 log=log,
@@ -192,6 +193,7 @@ def _train(
     validator: accuracy.Evaluator | None,
     selection_attack: str,
     schedule: _Schedule,
+    warmup_epochs: int,
     first_epoch: int,
     manager: ocp.CheckpointManager,
     log: runs.MetricsLog,
@@ -203,6 +205,7 @@ def _train(
     images, labels = accuracy.replicated(experiment.dataset.train)
     key = step.replicate(experiment.step_key)
     batch_size, steps_per_epoch = schedule.batch_size, schedule.steps_per_epoch
+    is_doubt_told = False
     done = resumed_at = int(state.step)
     progress = TrainingProgress(
         first_step=done,
@@ -262,6 +265,10 @@ def _train(
                 if epoch + 1 == schedule.kept_warmup_epochs:
                     _keep_warmup(manager)
                 progress.epoch(epoch, train=train, validation=validation, best=best)
+                doubt = _doubt(experiment.dataset, train=train, validation=validation)
+                if doubt and not is_doubt_told and epoch + 1 >= warmup_epochs:
+                    progress.line(doubt)
+                    is_doubt_told = True
         except Stopped as stopped:  # Raised by `check` alone: after a step, or in a validation.
             if done > resumed_at:
                 _save(manager, progress, state, epoch=epoch)
@@ -358,6 +365,20 @@ def _epoch_means(sums: step.Sums) -> dict[str, Any]:
     }
 
 
+def _doubt(dataset: Dataset, *, train: Mapping[str, Any], validation: Mapping[str, float]) -> str | None:
+    """Returns a line on a network that is no better than always answering one class; None: it is better."""
+    if validation:
+        words, accuracy, chance = "clean validation", validation["clean"], dataset.validation.chance
+    else:
+        words, accuracy, chance = "training (under attack)", train["accuracy"], dataset.train.chance
+    if accuracy > chance:
+        return None
+    return (
+        f"the {words} accuracy of {accuracy:.1f}% is no better than always answering one class ({chance:.1f}%): "
+        "if it stays there, try another optim.learning_rate, a smaller attack.eps or more epochs"
+    )
+
+
 def _print_start(
     experiment: Experiment,
     workdir: pathlib.Path,
@@ -380,7 +401,7 @@ def _print_start(
         f"{jax.device_count()} x {jax.local_devices()[0].device_kind}; in {workdir}"
     )
     if not len(splits.validation.labels):
-        print("dataset.validation_size is 0: there will be no best checkpoint, only the last")
+        print("there are no validation images: there will be no best checkpoint, only the last")
     if method.reweighted and warmup_epochs >= num_epochs:
         print(
             f"method.warmup_epochs is {warmup_epochs} and optim.num_epochs {num_epochs}: "

@@ -11,7 +11,7 @@ import safetensors.numpy
 from helpers import tiny
 
 import launch
-from jaxrw import evaluate, export, networks, train
+from jaxrw import evaluate, export, networks, report, runs, train
 from jaxrw.attacks import autoattack
 from jaxrw.networks import torch_weights
 from jaxrw.system.errors import UserError
@@ -190,3 +190,31 @@ def test_no_weights_are_drawn_to_restore_others(run, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, dict(variables), expected)
     # Placed otherwise, they would have every program compiled once more.
     assert {leaf.sharding for leaf in jax.tree.leaves(variables)} == {step.replicate(np.zeros(1)).sharding}
+
+
+def test_a_constant_classifier_is_said_in_the_evaluation_and_in_every_table(run, tmp_path, capsys):
+    """All weights 0 but a bias: always the first class, whatever the attack."""
+    _, workdir = run
+    weights = safetensors.numpy.load_file(workdir / "last.safetensors")
+    path = tmp_path / "constant.safetensors"
+    constant = {name: 0 * value for name, value in weights.items()}
+    constant["fc.bias"] = np.eye(10, dtype=np.float32)[0]
+    safetensors.numpy.save_file(constant, path)
+    results = evaluate.run(with_attacks("clean", "pgd20"), tmp_path / "file", checkpoint=path)
+    checkpoint = results["checkpoints"]["file"]
+    labels = create_experiment(with_attacks("clean")).dataset.test.labels
+    assert checkpoint["chance"] == 100 * np.bincount(labels).max() / 30
+    assert checkpoint["accuracy"]["clean"] == checkpoint["accuracy"]["pgd20"] == 100 * (labels == 0).mean()
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "warning: file: a clean accuracy of" in err
+    (words,) = report.doubts(results["checkpoints"])
+    assert words in err
+    # In a run's directory the report has it too.
+    copy = shutil.copytree(workdir, tmp_path / "runs" / "run")
+    results = evaluate.run(with_attacks("clean"), copy)
+    assert report.doubts(results["checkpoints"]) == []
+    results["checkpoints"]["best"]["accuracy"]["clean"] = results["checkpoints"]["best"]["chance"]
+    runs.write_json(copy / "results.json", results)
+    assert "run: best: a clean accuracy of" in report.run(tmp_path / "runs")
+    assert "- **run**: best: a clean accuracy of" in (tmp_path / "runs/report/report.md").read_text()

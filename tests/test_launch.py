@@ -68,8 +68,10 @@ MISTAKES = {
     "unknown start": (["--config.attack.start=gauss"], "attack.start is 'gauss'", "uniform, normal, none"),
     "unknown field": (["--config.method.tua=3"], "--config.method.tua", "did you mean method.tau?"),
     "unknown section": (["--config.metod.name=mail"], "--config.metod.name", "did you mean method.name?"),
-    "text for a number": (["--config.attack.eps=8/255"], "attack.eps is '8/255'", "must be of type float"),
-    "fraction for an integer": (
+    "text for a number": (["--config.attack.eps=8/x"], "attack.eps is '8/x'", "must be of type float"),
+    "fraction of nothing": (["--config.attack.eps=8/0"], "attack.eps is '8/0'", "must be of type float"),
+    "fraction for an integer": (["--config.method.warmup_epochs=4/2"], "is '4/2'", "must be of type int"),
+    "half of an epoch": (
         ["--config.optim.num_epochs=2.5"],
         "optim.num_epochs is '2.5'",
         "of type int",
@@ -81,6 +83,11 @@ MISTAKES = {
     ),
     "eps in units of 255": (["--config.attack.eps=8"], "attack.eps is 8.0", "8/255 is 0.03137"),
     "eps that is no number": (["--config.attack.eps=nan"], "attack.eps is nan", "must be in [0, 1)"),
+    "all images held out": (
+        ["--config.dataset.validation_share=1"],
+        "dataset.validation_share is 1.0",
+        "must be in (0, 1)",
+    ),
     "tau below 2": (["--config.method.tau=1"], "method.tau is 1.0", "at least 2"),
     "negative epochs": (["--config.optim.num_epochs=-1"], "optim.num_epochs is -1", "at least 1"),
     "milestones twice": (
@@ -319,11 +326,64 @@ def test_train_evaluate_report(tmp_path, capsys, monkeypatch):
     assert run(DIGITS, *TINY, attacks, "--mode=evaluate", "--checkpoint=last", "--workdir", workdir) == 0
     fgsm = json.loads((workdir / "results.json").read_text())["checkpoints"]["last"]["accuracy"]["fgsm"]
     capsys.readouterr()
+    _check_that_the_directory_is_enough(workdir, capsys)
     pathlib.Path("runs/foreign").mkdir()
     pathlib.Path("runs/foreign/results.json").write_text('{"loss": 1}')
     assert run("--mode=report") == 0
     assert f" {fgsm:.2f} " in capsys.readouterr().out
     assert run("--mode=report", "--workdir", tmp_path / "runs" / "none") == 2
+
+
+def _check_that_the_directory_is_enough(workdir, capsys):
+    """Mode evaluate and export of a run without --config, with fields of every type set."""
+    before = json.loads((workdir / "results.json").read_text())["checkpoints"]
+    assert run("--mode=evaluate", "--workdir", workdir) == 0
+    assert json.loads((workdir / "results.json").read_text())["checkpoints"] == before
+    fields = ["evaluation.attacks=('clean',)", "evaluation.eps=1/16", "dataset.data_dir=/tmp"]
+    assert run("--mode", "evaluate", f"--workdir={workdir}", *(f"--config.{field}" for field in fields)) == 0
+    after = json.loads((workdir / "results.json").read_text())
+    assert after["config"]["evaluation"]["eps"] == 1 / 16
+    assert after["checkpoints"]["last"]["accuracy"]["pgd20"] is None  # of another eps
+    assert run("--mode=export", "--workdir", workdir) == 0
+    assert (workdir / "best.safetensors").exists()
+    capsys.readouterr()
+    for field, words in (
+        ("method.tau=3", "method.tau is 2.0 there and 3.0 here"),
+        ("evaluation.batch_size=x", "evaluation.batch_size is 'x'; must be of type int"),
+        ("method.tua=3", "did you mean method.tau?"),
+    ):
+        assert run("--mode=evaluate", "--workdir", workdir, f"--config.{field}") == 2
+        _check_told(capsys, [words])
+
+
+@pytest.mark.parametrize("content", [None, "[", "[]", "{}", '{"dataset": 3}', "[" * 100_000])
+def test_a_directory_without_a_usable_config_is_not_enough(content, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    assert run("--mode=evaluate", "--workdir", tmp_path) == 2
+    _check_told(capsys, [f"--workdir {tmp_path}: config.json cannot be used", "or --config"])
+
+
+def test_a_config_of_a_version_without_a_field_is_the_same_run():
+    """A field that came later is None where it has no effect."""
+    config = base.get_config()
+    with config.unlocked():
+        del config.dataset.validation_share
+    settings.check(config, num_devices=1)
+    new, old = (settings.flatten(settings.as_json(c)) for c in (base.get_config(), config))
+    assert settings.differences(new, old) == []
+    assert settings.with_effect(new) == settings.with_effect(old)
+
+
+def test_fractions_where_a_float_is_meant():
+    def parsed(*arguments):
+        return command_line.parse(["launch.py", DIGITS, *arguments]).config
+
+    assert parsed("--config.attack.eps=8/255").attack.eps == 8 / 255
+    assert parsed("--config.method.beta=-1/2").method.beta == -0.5
+    config = parsed("--config.evaluation.eps=4/255", "--config.evaluation.step_size=1.5/255")
+    assert (config.evaluation.eps, config.evaluation.step_size) == (4 / 255, 1.5 / 255)
+    assert parsed("--config.dataset.data_dir=1/2").dataset.data_dir == "1/2"
 
 
 @pytest.mark.parametrize(
@@ -358,7 +418,9 @@ def test_base_names_every_choice():
             assert re.search(rf"\b{choice}\b", comment), (field, choice)
 
 
-@pytest.mark.parametrize("name", ["base", "digits", "resnet18_c10", "resnet18_c100", "wrn_c10", "wrn_c100"])
+@pytest.mark.parametrize(
+    "name", ["base", "digits", "folder", "resnet18_c10", "resnet18_c100", "wrn_c10", "wrn_c100"]
+)
 def test_shipped_configs(name):
     """Every config is locked and has exactly the fields of base; the paper's have the paper's values."""
     module = __import__(f"configs.{name}", fromlist=["get_config"])
@@ -367,7 +429,7 @@ def test_shipped_configs(name):
     assert config.is_locked
     assert set(command_line.field_names(config)) == set(command_line.field_names(base.get_config()))
     assert f"configs/{name}.py" in module.__doc__ or name == "base"
-    if name in ("base", "digits"):
+    if name in ("base", "digits", "folder"):
         return
     wide, hundred = name.startswith("wrn"), name.endswith("c100")
     assert config.model.name == ("wrn34_10" if wide else "resnet18")

@@ -1,6 +1,7 @@
 """What README.md says: its first two commands, its files, fields and Python; test_guide runs its commands."""
 
 import re
+import subprocess
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,14 @@ TEXT = (ROOT / "README.md").read_text()
 
 def test_it_begins_with_the_two_commands():
     assert re.findall(r"^    make (\w+)", TEXT, re.MULTILINE) == ["train", "test"]
+
+
+def test_make_train_shows_what_it_installs():
+    command = ["make", "--dry-run", "--always-make", "train"]
+    typed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert "Installing JAX, Flax" in typed
+    assert "pip install --editable ." in typed
+    assert "--quiet" not in typed
 
 
 def test_every_file_and_field_it_names_is_there():

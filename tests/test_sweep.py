@@ -240,6 +240,18 @@ def test_a_run_of_another_config_or_that_lacks_an_attack_is_not_done(here, damag
     assert not sweep.finished(item)
 
 
+def test_a_finished_run_of_a_folder_that_lies_elsewhere_is_asked_again(here):
+    """The run itself compares the images; named sets are the same wherever they lie."""
+    for seed, name, is_done in ((0, "digits", True), (1, "folder", False)):
+        one = config(seeds=(seed,), variants=VARIANTS[:1])
+        flags = [f"--config.dataset.name={name}", "--config.dataset.data_dir=first"]
+        run(one, overrides=flags)
+        (item,) = sweep.create_runs(one, ROOT / "configs" / "sweep.py", "runs", overrides=flags)
+        assert sweep.finished(item)
+        item.config.dataset.data_dir = "second"
+        assert bool(sweep.finished(item)) == is_done
+
+
 def test_it_goes_on_after_a_failure_and_says_so(here, monkeypatch):
     monkeypatch.setenv("FAILING", "mail-0 mail-1")
     with pytest.raises(

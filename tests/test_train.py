@@ -513,3 +513,25 @@ def test_a_run_without_a_kept_warmup_is_no_place_to_begin(whole, warm, tmp_path)
     (damaged / "config.json").write_text("[")
     with pytest.raises(UserError, match=r"no usable config\.json"):
         train.run(tiny.config("mail", method__warmup_epochs=2), tmp_path / "other", warmup_from=damaged)
+
+
+NO_BETTER = "is no better than always answering one class"
+
+
+@pytest.mark.parametrize("validation_size", [32, 0])
+def test_training_at_chance_is_said_once_after_the_warm_up(tmp_path, capsys, validation_size):
+    """With a learning rate of nothing the network stays what it was."""
+    fields = {"dataset__validation_size": validation_size, "attack__eps": 0.5, "attack__step_size": 0.2}
+    train.run(tiny.config(optim__learning_rate=1e-12, method__warmup_epochs=2, **fields), tmp_path / "run")
+    said = capsys.readouterr().out.splitlines()
+    assert sum(NO_BETTER in line for line in said) == 1
+    epoch = next(number for number, line in enumerate(said) if NO_BETTER in line)
+    assert said[epoch - 1].startswith("epoch 2/3")
+    labels = create_experiment(tiny.config(**fields)).dataset
+    chance = 100 * np.bincount((labels.validation if validation_size else labels.train).labels).max()
+    assert f"({chance / (validation_size or 64):.1f}%)" in said[epoch]
+
+
+def test_training_that_learns_is_not_doubted(tmp_path, capsys):
+    train.run(tiny.config("standard", dataset__train_size=512, attack__num_steps=0), tmp_path / "run")
+    assert NO_BETTER not in capsys.readouterr().out

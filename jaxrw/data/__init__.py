@@ -10,9 +10,18 @@ from jaxrw.data import cifar, digits, folder, images, prepared, splits
 from jaxrw.data.dataset import Dataset, Part, Source, Split, check, directory
 from jaxrw.data.extra import ExtraImages
 from jaxrw.data.extra import load as load_extra
+from jaxrw.data.fingerprint import Fingerprint, describe_fingerprint
 from jaxrw.system.errors import UserError
 
-__all__ = ["Dataset", "ExtraImages", "Split", "load", "load_extra"]
+__all__ = [
+    "Dataset",
+    "ExtraImages",
+    "Fingerprint",
+    "Split",
+    "describe_fingerprint",
+    "load",
+    "load_extra",
+]
 
 
 def load(
@@ -21,6 +30,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     train_size: int | None = None,
     validation_size: int = 0,
+    validation_share: float | None = None,
     test_size: int | None = None,
     downscale: int = 1,
 ) -> Dataset:
@@ -37,6 +47,7 @@ def load(
       data_dir: directory of the data sets. None: $TFDS_DATA_DIR or ~/tensorflow_datasets, as in tensorflow-datasets.
       train_size: at least 1. None: all but the validation images.
       validation_size: at least 0 and less than the number of training images.
+      validation_share: share in (0, 1) of all training images that is held out instead, rounded; None: no share.
       test_size: at least 1. None: all test images.
       downscale: side of the squares of pixels that are replaced with their mean, at least 1.
 
@@ -53,6 +64,8 @@ def load(
     """
     splits.check_sizes(train_size=train_size, validation_size=validation_size, test_size=test_size)
     source = _find(name, data_dir)
+    if validation_share is not None:
+        validation_size = round(validation_share * source.train.size)
     train, validation = splits.train_and_validation(
         source.train.size, train_size=train_size, validation_size=validation_size
     )

@@ -1,6 +1,7 @@
 """Types of data sets, and what is checked before any training."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from collections.abc import Callable
 import chex
 import numpy as np
 
+from jaxrw.data.fingerprint import Fingerprint, compute_fingerprint
 from jaxrw.system.errors import UserError
 
 # A ResNet halves the height and width three times; at least one pixel must be left.
@@ -26,6 +28,11 @@ class Split:
     images: np.ndarray
     labels: np.ndarray
 
+    @property
+    def chance(self) -> float:
+        """Accuracy in percent of always answering the most frequent class; N must be at least 1."""
+        return 100 * int(np.bincount(self.labels).max()) / len(self.labels)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -36,6 +43,12 @@ class Dataset:
     test: Split
     num_classes: int
     class_names: tuple[str, ...]
+
+    @functools.cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What identifies these images and labels, see `compute_fingerprint`."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return compute_fingerprint(self.class_names, splits)
 
 
 @dataclasses.dataclass(frozen=True)

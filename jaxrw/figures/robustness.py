@@ -26,8 +26,24 @@ def draw_examples(facts: Facts, arrays: Arrays) -> Figure:
     rows = ("clean", f"PGD-{facts['num_steps']}", f"change\nx {1 / (2 * eps):.3g}")
     for axis, name in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(name)
-    figure.suptitle(f"Predictions at eps = {style.format_eps(eps)}; orange where wrong", fontsize=10.5)
+    title = f"Predictions at eps = {style.format_eps(eps)}; orange where wrong"
+    figure.suptitle(f"{title}\n{_describe_choice(arrays)}", fontsize=9)
     return figure
+
+
+def _describe_choice(arrays: Arrays) -> str:
+    """Says how `measurement` chose the examples, and how many of all test images withstand the attack."""
+    labels, chosen = arrays["labels"], arrays["chosen"]
+    withstand = arrays["adversarial"].argmax(1) == labels
+    if not (arrays["clean"].argmax(1) == labels).any():
+        return f"The first {len(chosen)} test images, since none is classified correctly"
+    number = int(withstand[chosen].sum())
+    kinds = [
+        (number, "withstand the attack"),
+        (len(chosen) - number, "it fools" if number else "the attack fools"),
+    ]
+    first = " and ".join(f"the first {count} that {what}" for count, what in kinds if count)
+    return f"{first[0].upper()}{first[1:]}; {100 * withstand.mean():.1f} % of {len(labels):,} test images withstand it"
 
 
 def draw_curve(facts: Facts, autoattack: float | None) -> Figure | None:
@@ -42,9 +58,10 @@ def draw_curve(facts: Facts, autoattack: float | None) -> Figure | None:
     eps, accuracy = np.array(sorted(facts["curve"])).T
     low, high = wilson(accuracy / 100, facts["num_examples"])
     figure, axis = style.create_figure(3.3)
-    axis.fill_between(255 * eps, 100 * low, 100 * high, color=style.BLUE, alpha=0.18, linewidth=0)
-    axis.plot(255 * eps, accuracy, "o-", color=style.BLUE, label=f"PGD-{facts['num_steps']}, 95 % interval")
-    at = 255 * facts["settings"]["eps"]
+    unit, words = style.unit_of(facts["settings"]["eps"])
+    axis.fill_between(eps / unit, 100 * low, 100 * high, color=style.BLUE, alpha=0.18, linewidth=0)
+    axis.plot(eps / unit, accuracy, "o-", color=style.BLUE, label=f"PGD-{facts['num_steps']}, 95 % interval")
+    at = facts["settings"]["eps"] / unit
     axis.axvline(at, color=style.GREY, linestyle=":", linewidth=1, label="eps of the evaluation")
     if autoattack is not None:
         axis.plot(at, autoattack, "*", markersize=11, color=style.ORANGE, label="AutoAttack, all test images")
@@ -53,7 +70,7 @@ def draw_curve(facts: Facts, autoattack: float | None) -> Figure | None:
     axis.axhline(
         100 / len(facts["class_names"]), color=style.GREY, linewidth=0.8, linestyle="--", label="chance"
     )
-    axis.set(xlabel="radius eps (1/255 of the pixel range)", ylabel="robust accuracy (%)", ylim=(0, 100))
+    axis.set(xlabel=f"radius eps ({words})", ylabel="robust accuracy (%)", ylim=(0, 100))
     axis.set_xlim(0, None)
     style.legend_beside(axis)
     examples = f"{facts['name']} model, {facts['num_examples']:,} test images"

@@ -60,6 +60,13 @@ def format_eps(eps: float) -> str:
     return f"{whole}/255" if abs(255 * eps - whole) < 1e-6 else f"{eps:g}"
 
 
+def unit_of(eps: float) -> tuple[float, str]:
+    """Returns the unit that `format_eps` writes a radius in, in pixel units of [0, 1], and its words for an axis."""
+    if format_eps(eps).endswith("/255"):
+        return 1 / 255, "1/255 of the pixel range"
+    return 1.0, "share of the pixel range"
+
+
 def legend_beside(axis: Axes) -> None:
     """Puts the legend to the right of the axis, where it hides no curve."""
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)

@@ -9,7 +9,9 @@ from typing import Any
 
 from jaxrw import methods, settings
 from jaxrw.attacks.suite import ATTACKS
+from jaxrw.data import describe_fingerprint
 from jaxrw.methods import METHODS
+from jaxrw.report.terminal import doubts
 from jaxrw.runs import results
 from jaxrw.runs.json_files import UnusableFileError, read_object
 from jaxrw.runs.results import CHECKPOINTS, FILE, Checkpoint, Results
@@ -35,17 +37,19 @@ class Run:
       config: flat, with dotted names.
       checkpoints: epoch, num_examples and accuracy of "last" and "best", if they were evaluated.
       content: of results.json.
+      data: its images in words that tell them from others; None: a version that kept no fingerprint wrote it.
     """
 
     path: str
     config: dict[str, Any]
     checkpoints: dict[str, Checkpoint]
     content: Results
+    data: str | None
 
     @property
     def setting(self) -> dict[str, Any]:
         """Fields on which accuracies depend, without the seed and what tables compare: method, objective, recipe."""
-        fields = settings.with_effect(self.config)
+        fields = settings.with_effect(self.config) | {"data": self.data}
         return {name: v for name, v in fields.items() if name != "seed" and not name.startswith(_COMPARED)}
 
     @property
@@ -99,10 +103,12 @@ def collect(workdir: str | os.PathLike[str]) -> tuple[list[Run], list[Problem]]:
         try:
             if "results.json" in files:
                 runs.append(_read(pathlib.Path(directory), path, "config.json" in files))
+                problems += [Problem(path, words) for words in doubts(runs[-1].content["checkpoints"])]
             elif "config.json" in files:
                 problems.append(Problem(path, "has no results.json: not finished, or not evaluated yet"))
         except UnusableFileError as error:
             problems.append(Problem(path, f"left out: {error}"))
+    runs = _fill_in_data(runs)
     return _without_duplicates(runs, problems), problems
 
 
@@ -141,7 +147,35 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
         raise UnusableFileError(f"its training is not finished: {epochs}")
     if has_config:
         _check_same(config, settings.completed(settings.flatten(read_object(directory / "config.json"))))
-    return Run(path, config, checkpoints, content)
+    return Run(path, config, checkpoints, content, _describe_data(content))
+
+
+def _describe_data(content: Results) -> str | None:
+    """Returns the images of a run in words; raises UnusableFileError if its fingerprint is none."""
+    try:
+        if content.get("data") is not None:
+            return describe_fingerprint(content["data"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise UnusableFileError("data is no fingerprint of images") from error
+    dataset = content["config"]["dataset"]
+    return f"the folder {dataset.get('data_dir')}" if dataset["name"] == "folder" else None
+
+
+def _fill_in_data(runs: list[Run]) -> list[Run]:
+    """Returns the runs, those without a fingerprint with that of the others in their setting if these have one."""
+    known: dict[str, set[str]] = {}
+    for run in runs:
+        if run.data is not None:
+            known.setdefault(_setting_without_data(run), set()).add(run.data)
+    filled = []
+    for run in runs:
+        found = known.get(_setting_without_data(run), set())
+        filled.append(dataclasses.replace(run, data=run.data or (min(found) if len(found) == 1 else None)))
+    return filled
+
+
+def _setting_without_data(run: Run) -> str:
+    return json.dumps(run.setting | {"data": None}, sort_keys=True)
 
 
 def _select(checkpoint: Checkpoint) -> Checkpoint:

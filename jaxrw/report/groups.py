@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -101,8 +102,16 @@ class Setting:
 
     @property
     def dataset(self) -> str:
-        """Title of the data set."""
-        return DATASETS.get(self.config["dataset.name"], self.config["dataset.name"])
+        """Title of the data set, for a folder with its name."""
+        name, data_dir = self.config["dataset.name"], self.config.get("dataset.data_dir")
+        if name == "folder" and isinstance(data_dir, str):
+            return f"the folder {pathlib.PurePath(data_dir).name}"
+        return DATASETS.get(name, name)
+
+    @property
+    def data(self) -> str | None:
+        """Its images in words; None: unknown."""
+        return self.runs[0].data
 
     @property
     def network(self) -> str:

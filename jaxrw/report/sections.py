@@ -55,6 +55,8 @@ def _describe_setting(setting: Setting) -> str:
     eps = f"eps {' in training, '.join(dict.fromkeys(radii))}"
     eps += " in evaluation" if len(set(radii)) > 1 else ""
     sentences = [f"{setting.config['optim.num_epochs']} epochs, {eps}, {setting.num_examples:,} test images."]
+    if setting.data:
+        sentences.append(f"Data: {setting.data}.")
     if differences := describe_differences(setting):
         sentences.append(
             f"Not the paper's settings, so compare the order of its numbers, not their size: {differences}."

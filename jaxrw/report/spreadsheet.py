@@ -24,6 +24,7 @@ class _Entry(NamedTuple):
 _COLUMNS: dict[str, Callable[[_Entry], object]] = {
     "setting": lambda entry: entry.number,
     "dataset": lambda entry: entry.setting.config["dataset.name"],
+    "data": lambda entry: entry.setting.data,
     "model": lambda entry: entry.setting.config["model.name"],
     "network": lambda entry: entry.setting.network,
     "eps": lambda entry: entry.setting.config.get("evaluation.eps"),

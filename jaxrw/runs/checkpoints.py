@@ -13,7 +13,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jaxrw.runs import integrity
+from jaxrw.runs import integrity, provenance
+from jaxrw.runs.json_files import write_json
 from jaxrw.system import hosts
 from jaxrw.system.errors import RunError, UserError
 from jaxrw.training.step import State
@@ -28,6 +29,8 @@ _TRASH = "deleted"
 @contextlib.contextmanager
 def open_checkpoints(directory: pathlib.Path) -> Iterator[ocp.CheckpointManager]:
     """Opens an orbax manager that keeps the last two checkpoints and the best one below `directory`.
+
+    Each gets a copy of the dataset.json beside `directory`, if there is one.
 
     Moves damaged and half-written checkpoints to `damaged` beside `directory`, with a warning on standard error, so
     that the checkpoint before is used. Waits at its end for checkpoints that are being written.
@@ -151,12 +154,15 @@ def _clean(directory: pathlib.Path) -> None:
 
 
 def _seal_new(directory: pathlib.Path) -> None:
-    """Writes the checksums of the checkpoint that orbax is about to rename to its final name."""
+    """Writes dataset.json and the checksums of the checkpoint that orbax is about to rename to its final name."""
     if not hosts.is_first():
         return
+    fingerprint = provenance.read(directory.parent)
     for path in directory.iterdir():
         is_checkpoint = path.name.split(".")[0].isdecimal() and path.is_dir()
         if is_checkpoint and not (path / integrity.CHECKSUMS).exists():
+            if fingerprint is not None:
+                write_json(path / provenance.NAME, fingerprint)
             integrity.seal(path)
 
 

@@ -19,6 +19,9 @@ from jaxrw.runs.json_files import as_run_errors
 from jaxrw.system import files, hosts
 from jaxrw.training import histograms
 
+# TensorBoard sorts by name, and learning curves should stand before the single points of an evaluation.
+_TAGS = {"evaluation": "verdict"}
+
 # A line of metrics.jsonl.
 Line = dict[str, Any]
 
@@ -76,7 +79,8 @@ class MetricsLog:
         with as_run_errors(self._path):
             self._file.write(f"{json.dumps(line)}\n".encode())
             os.fsync(self._file.fileno())
-        prefix = f"{kind}/{values['checkpoint']}" if "checkpoint" in values else kind
+        tag = _TAGS.get(kind, kind)
+        prefix = f"{tag}/{values['checkpoint']}" if "checkpoint" in values else tag
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(f"{prefix}/{name}", value, step)

@@ -2,14 +2,16 @@
 
     {"schema": 1,
      "config": {...},                       the resolved config
+     "data": {...} or null,                 dataset.json; null: a version that kept none began the run
      "versions": {package: version}, "device": "...", "machine": {...},
      "train_seconds": s,                    null for weights that were trained elsewhere
-     "checkpoints": {name: null or {"epoch": e, "step": s, "num_examples": n,
+     "checkpoints": {name: null or {"epoch": e, "step": s, "num_examples": n, "chance": percent,
                                     "accuracy": {attack: percent or null},
                                     "autoattack": {...}}},
      "warmup_from": directory or null}
 
-A null accuracy was not measured. `load` and `check` are the only readers, `write_results` the only writer.
+A null accuracy was not measured; `chance` is that of always answering one class. `load` and `check` are the only
+readers, `write_results` the only writer.
 """
 
 import importlib.metadata
@@ -23,6 +25,7 @@ from ml_collections import ConfigDict
 
 from jaxrw import settings
 from jaxrw.attacks import suite
+from jaxrw.data import Fingerprint
 from jaxrw.methods import METHODS
 from jaxrw.runs.checks import is_count, is_number
 from jaxrw.runs.json_files import UnusableFileError, read_object, write_json
@@ -145,6 +148,8 @@ def _check_checkpoint(name: str, checkpoint: object) -> None:
             raise UnusableFileError(
                 f"{where}.accuracy.{attack} is {value!r:.40}; must be a percentage in 0..100 or null"
             )
+    if "chance" in checkpoint and not is_number(checkpoint["chance"]):
+        raise UnusableFileError(f"{where}.chance is {checkpoint['chance']!r:.40}; must be a finite number")
     # Weights that were trained elsewhere have neither epoch nor step.
     for field in ("num_examples",) if name == FILE else ("num_examples", "epoch", "step"):
         value, least = checkpoint.get(field), int(field == "num_examples")
@@ -158,21 +163,28 @@ def begin_results(
     config: ConfigDict,
     *,
     num_examples: int,
+    chance: float,
     earlier: Results | None,
     identities: Mapping[str, Checkpoint | None],
+    data: Fingerprint | None = None,
 ) -> Results:
     """Returns results before anything is measured, with what earlier results hold of the same checkpoints.
 
     Args:
       config: resolved.
       num_examples: number of test images.
+      chance: their accuracy in percent if one class is always answered, see `Split.chance`.
       earlier: results of an earlier evaluation; None: there are none.
       identities: fields by name that tell which checkpoint it is; None: there is no such checkpoint.
+      data: fingerprint of the images; None: unknown.
     """
     content = settings.as_json(config)
+    if earlier:  # Images that have moved are the same ones; where numbers were measured is not rewritten.
+        content["dataset"]["data_dir"] = earlier["config"]["dataset"].get("data_dir")
     return {
         "schema": SCHEMA,
         "config": content,
+        "data": data,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "device": f"{jax.device_count()} x {jax.local_devices()[0].device_kind}",
         "machine": machine(),
@@ -182,7 +194,8 @@ def begin_results(
             and {
                 **identity,
                 "num_examples": num_examples,
-                **_earlier_measurements(earlier, content["evaluation"], name, identity),
+                "chance": chance,
+                **_earlier_measurements(earlier, content["evaluation"], name, identity, num_examples),
             }
             for name, identity in identities.items()
         },
@@ -190,12 +203,17 @@ def begin_results(
 
 
 def _earlier_measurements(
-    earlier: Results | None, evaluation: Mapping[str, Any], name: str, identity: Checkpoint
+    earlier: Results | None,
+    evaluation: Mapping[str, Any],
+    name: str,
+    identity: Checkpoint,
+    num_examples: int,
 ) -> Checkpoint:
     """Returns what earlier results hold of the same checkpoint and was measured with the same settings."""
     measurements: Checkpoint = {"accuracy": dict.fromkeys(suite.ATTACKS)}
     checkpoint = (earlier and earlier["checkpoints"].get(name)) or {}
-    if earlier and all(checkpoint.get(field) == identity.get(field) for field in ("step", "sha256")):
+    wanted = {"step": identity.get("step"), "sha256": identity.get("sha256"), "num_examples": num_examples}
+    if earlier and wanted == {field: checkpoint.get(field) for field in wanted}:
         before = earlier["config"]["evaluation"]
         for attack, entry in suite.ATTACKS.items():
             if all(before[field] == evaluation[field] for field in entry.settings):
@@ -224,6 +242,17 @@ def record(checkpoint: Checkpoint, attack: str, accuracy: float, details: dict[s
     checkpoint["accuracy"][attack] = accuracy
     if details:
         checkpoint["autoattack"] = details
+
+
+def doubt(checkpoint: Checkpoint) -> str | None:
+    """Returns why the robust accuracies of a checkpoint say nothing, in a few words; None: they may say something."""
+    clean, chance = checkpoint["accuracy"].get("clean"), checkpoint.get("chance")
+    if clean is None or chance is None or clean > chance:
+        return None
+    return (
+        f"a clean accuracy of {clean:.2f} is no better than always answering one class ({chance:.2f}), so its robust "
+        "accuracies say nothing"
+    )
 
 
 def write_results(workdir: pathlib.Path, results: Results) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxrw import settings
+from jaxrw.data import Fingerprint
+from jaxrw.runs import provenance
 from jaxrw.runs.json_files import UnusableFileError, as_run_errors, read_object
 from jaxrw.runs.metrics import Line, read_metrics
 from jaxrw.system import files
@@ -42,15 +44,16 @@ def keep(workdir: pathlib.Path) -> None:
         scratch.rename(kept)
 
 
-def check(source: str | pathlib.Path, config: ConfigDict) -> None:
-    """Checks that a run keeps the warm-up of a config.
+def check(source: str | pathlib.Path, config: ConfigDict, data: Fingerprint) -> None:
+    """Checks that a run keeps the warm-up of a config on the same images.
 
     Args:
       source: directory of a run that was trained with `checkpoint.keep_warmup`.
       config: resolved config of the run that is to begin with it.
+      data: fingerprint of its images.
 
     Raises:
-      UserError: no warm-up is kept there, or that of another config.
+      UserError: no warm-up is kept there, or that of another config or other images.
     """
     source = pathlib.Path(source)
     if not (source / _KEPT).is_dir():
@@ -60,8 +63,11 @@ def check(source: str | pathlib.Path, config: ConfigDict) -> None:
         )
     try:
         kept = shared_fields(settings.completed(settings.flatten(read_object(source / "config.json"))))
+        provenance.check(source, data, flag="--warmup_from")
     except UnusableFileError as error:
-        raise UserError(f"--warmup_from {source} has no usable config.json: {error}") from error
+        raise UserError(
+            f"--warmup_from {source} has no usable config.json or dataset.json: {error}"
+        ) from error
     wanted = shared_fields(settings.flatten(settings.as_json(config)))
     if differing := settings.differences(kept, wanted):
         raise UserError(f"--warmup_from {source} is another warm-up: {'; '.join(differing)}")

@@ -13,7 +13,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxrw import settings
-from jaxrw.runs import integrity, results
+from jaxrw.data import Fingerprint
+from jaxrw.runs import integrity, provenance, results
 from jaxrw.runs.json_files import UnusableFileError, read_object, write_json
 from jaxrw.runs.metrics import count_foreign_lines
 from jaxrw.system import hosts
@@ -28,27 +29,34 @@ _LOCK = ".lock"
 
 @contextlib.contextmanager
 def open_workdir(
-    workdir: str | pathlib.Path, config: ConfigDict, *, may_differ: tuple[str, ...] = ()
+    workdir: str | pathlib.Path,
+    config: ConfigDict,
+    *,
+    data: Fingerprint | None = None,
+    may_differ: tuple[str, ...] = (),
 ) -> Iterator[pathlib.Path]:
-    """Locks the directory of a run, after creating it or checking that it belongs to the config.
+    """Locks the directory of a run, after creating it or checking that it belongs to the config and the images.
 
     Moves results and metrics that cannot be used to `damaged`, with a warning on standard error.
 
     Args:
       workdir: the directory.
       config: resolved.
+      data: fingerprint of the images. They may lie elsewhere than before, but must be the same. None: not checked.
       may_differ: prefixes of dotted fields in which the config may differ from the directory's config.json.
 
     Yields:
       The path of the directory.
 
     Raises:
-      UserError: the directory cannot be written, belongs to another config, or is locked by another process.
+      UserError: the directory cannot be written, belongs to another config or other images, or is locked by another
+        process.
     """
     workdir = pathlib.Path(workdir)
     with contextlib.ExitStack() as stack:
         # If several processes form one run, the first one writes.
-        hosts.run_on_first(_prepare, workdir, stack, settings.as_json(config), (*_MAY_DIFFER, *may_differ))
+        fields = settings.as_json(config)
+        hosts.run_on_first(_prepare, workdir, stack, fields, data, (*_MAY_DIFFER, *may_differ))
         yield workdir
 
 
@@ -56,6 +64,7 @@ def _prepare(
     workdir: pathlib.Path,
     stack: contextlib.ExitStack,
     config: dict[str, Any],
+    data: Fingerprint | None,
     may_differ: tuple[str, ...],
 ) -> None:
     """Creates, locks and checks the directory; `stack` releases the lock."""
@@ -66,6 +75,8 @@ def _prepare(
         stack.enter_context(_locked(workdir))
         _check_links(workdir)
         _check_config(workdir, config, may_differ)
+        if data is not None:
+            _check_data(workdir, data, config["dataset"]["data_dir"])
         _move_damaged_results(workdir)
         _copy_damaged_metrics(workdir)
     except (OSError, RunError, ValueError) as error:  # ValueError: a name that no file can have
@@ -132,6 +143,25 @@ def _check_config(workdir: pathlib.Path, config: dict[str, Any], may_differ: tup
     )
     if differing := settings.differences(old, new):
         raise UserError(f"--workdir {workdir} belongs to another config: {'; '.join(differing)}")
+
+
+def _check_data(workdir: pathlib.Path, data: Fingerprint, data_dir: str | None) -> None:
+    """Writes dataset.json, or raises UserError if the run saw other images."""
+    try:
+        provenance.check(workdir, data, flag="--workdir")
+    except UnusableFileError as error:
+        raise UserError(f"--workdir {workdir} cannot be used: {error}; choose another place") from error
+    if provenance.read(workdir) is not None:
+        return
+    # Nobody knows which images a version without fingerprints saw, so none is written for it.
+    if not any((workdir / name).exists() for name in ("checkpoints", "results.json")):
+        write_json(workdir / provenance.NAME, data)
+    elif data_dir != (earlier := read_object(workdir / "config.json")["dataset"]["data_dir"]):
+        print(
+            f"warning: {workdir} keeps no fingerprint of its images, so nobody knows whether those in {data_dir} are "
+            f"those in {earlier}",
+            file=sys.stderr,
+        )
 
 
 def _move_damaged_results(workdir: pathlib.Path) -> None:

@@ -120,6 +120,16 @@ def test_digits_are_sklearns():
     assert not original
 
 
+def test_a_share_is_held_out_as_that_many_images_are():
+    """1,437 training images: 0.1 of them are 143.7."""
+    share, number = (
+        data.load("digits", train_size=100, **f)
+        for f in ({"validation_share": 0.1}, {"validation_size": 144})
+    )
+    assert share.fingerprint == number.fingerprint
+    assert len(share.validation.labels) == 144
+
+
 def test_digits_held_out_do_not_depend_on_the_number_trained_on():
     few, many = (data.load("digits", train_size=n, validation_size=100, test_size=50) for n in (10, 1000))
     np.testing.assert_array_equal(few.validation.images, many.validation.images)

@@ -201,3 +201,50 @@ def test_wilsons_interval():
     np.testing.assert_allclose(
         robustness.wilson(np.array([0.0, 0.5]), 10), [[0, 0.2366], [0.2775, 0.7634]], atol=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("eps", "label", "last"),
+    [
+        (0.1, "radius eps (share of the pixel range)", 0.2),
+        (8 / 255, "radius eps (1/255 of the pixel range)", 16),
+    ],
+)
+def test_the_axis_of_the_curve_is_in_the_unit_of_the_runs_eps(eps, label, last):
+    facts = {"name": "last", "num_examples": 30, "num_steps": 20, "class_names": list("abc")}
+    facts |= {"settings": {"eps": eps}, "curve": [[0.0, 90.0], [eps, 50.0], [2 * eps, 10.0]]}
+    (axis,) = robustness.draw_curve(facts, 40.0).axes
+    assert axis.get_xlabel() == label
+    (curve,) = [line for line in axis.lines if line.get_label().startswith("PGD")]
+    np.testing.assert_allclose(curve.get_xdata(), [0, last / 2, last], rtol=1e-12)
+    (star,) = [line for line in axis.lines if line.get_label().startswith("AutoAttack")]
+    np.testing.assert_allclose(star.get_xdata(), [last / 2], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("clean", "adversarial", "words"),
+    [
+        (
+            [0] * 10,
+            [0] * 9 + [1],
+            "The first 7 that withstand the attack and the first 1 that it fools; 90.0 % of 10",
+        ),
+        (
+            [0] * 10,
+            [0] * 5 + [1] * 5,
+            "The first 4 that withstand the attack and the first 4 that it fools; 50.0 % of",
+        ),
+        ([0] * 10, [1] * 10, "The first 8 that the attack fools; 0.0 % of 10 test images withstand it"),
+        ([1] * 10, [1] * 10, "The first 8 test images, since none is classified correctly"),
+    ],
+)
+def test_the_examples_say_how_they_were_chosen(clean, adversarial, words):
+    clean, adversarial = np.eye(3)[clean], np.eye(3)[adversarial]
+    labels = np.zeros(10, np.int32)
+    chosen = measurement._choose(clean, adversarial, labels)
+    pixels = np.zeros((len(chosen), 8, 8, 1))
+    arrays = {"clean": clean, "adversarial": adversarial, "labels": labels, "chosen": chosen}
+    arrays |= {"images": pixels, "adversarial_images": pixels}
+    facts = {"settings": {"eps": 0.1}, "num_steps": 20, "class_names": list("abc")}
+    title = robustness.draw_examples(facts, arrays).get_suptitle()
+    assert words in title.splitlines()[1]

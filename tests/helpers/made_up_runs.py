@@ -5,8 +5,8 @@ from jaxrw import runs, settings
 from jaxrw.attacks.suite import ATTACKS
 
 
-def put(root, name, *, config=resnet18_c10, seed=0, method="mail", last=(), best=None, **fields):
-    """A run with accuracies by attack, its config changed by fields as `method__tau=3.0`."""
+def put(root, name, *, config=resnet18_c10, seed=0, method="mail", last=(), best=None, data=None, **fields):
+    """A run with accuracies by attack, its config changed by fields as `method__tau=3.0`, and its fingerprint."""
     config = config.get_config()
     config.seed, config.method.name = seed, method
     for field, value in fields.items():
@@ -27,6 +27,7 @@ def put(root, name, *, config=resnet18_c10, seed=0, method="mail", last=(), best
     content = {
         "schema": 1,
         "config": settings.as_json(config),
+        **({} if data is None else {"data": data}),
         "train_seconds": 1.0,
         "checkpoints": checkpoints,
     }

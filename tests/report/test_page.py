@@ -25,6 +25,10 @@ addEventListener("load", () => {
       shown: pictures.filter(p => p.complete && p.naturalWidth > 0 && p.getBoundingClientRect().width > 50).length,
       width: document.documentElement.scrollWidth,
       screen: innerWidth,
+      columns: [...document.querySelectorAll(".accuracies")].map(table => [...table.rows].map(row =>
+        [...row.cells].map(cell => [cell.getBoundingClientRect().left, cell.getBoundingClientRect().right]))),
+      titles: [...document.querySelectorAll(".accuracies thead tr")].map(row =>
+        [...row.cells].map(cell => cell.textContent)),
     });
   });
 });
@@ -80,3 +84,9 @@ def test_pictures_and_width(page, width, tmp_path):
     found = json.loads(match[1])
     assert found["pictures"] == found["shown"] == 2
     assert found["width"] <= found["screen"] == width
+    # AutoAttack is seen beside PGD without scrolling.
+    for titles, rows in zip(found["titles"], found["columns"], strict=True):
+        pgd = next(number for number, title in enumerate(titles) if title.startswith("PGD"))
+        assert titles[-1] == "AA"
+        for row in rows:
+            assert row[0][1] <= row[pgd][0] < row[pgd][1] <= row[-1][0] < row[-1][1] <= width, (titles, row)

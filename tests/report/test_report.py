@@ -93,7 +93,7 @@ def test_markdown_latex_and_html_show_the_same(three_seeds):
     assert "120 epochs, eps 8/255, 10,000 test images. The paper's settings. Accuracy in percent" in tex
     assert tex.count(r"\toprule") == tex.count(r"\bottomrule") == tex.count(r"\begin{tabular}") > 1
     assert len(set(re.findall(r"\\label{.*}", tex))) == tex.count(r"\label") == tex.count(r"\begin{table*}")
-    page = (three_seeds / "report" / "report.html").read_text()
+    page = (three_seeds / "report" / "report.html").read_text().replace("\u00a0", " ")
     for part in ("53.25 ± 0.35", "paper 57.96 ± 0.13 (-4.71)", "⚠ not run", "n=2‡"):
         assert part in page
 
@@ -381,6 +381,61 @@ def test_duplicates_conflicts_and_missing_runs_are_named(tmp_path):
     }
     assert text.count("\n## ResNet-18 on CIFAR-10") == 2
     assert "Not the paper's settings" in text
+
+
+def fingerprint(digit, *, side=8):
+    """A fingerprint of images that differ from others in their digest, and maybe in their size."""
+    images = {"train": 24, "validation": 6, "test": 10_000}
+    return {"classes": ["a", "b", "c"], "shape": [side, side, 3], "images": images, "sha256": digit * 64}
+
+
+def test_folders_of_other_images_or_sizes_are_never_averaged(tmp_path):
+    for name, data_dir, data in (
+        ("a", "/data/pets", fingerprint("1")),
+        ("moved", "/disk/pets", fingerprint("1")),
+        ("other", "/data/cars", fingerprint("2")),
+        ("smaller", "/data/pets", fingerprint("1", side=16)),
+    ):
+        folder = {"dataset__name": "folder", "dataset__data_dir": data_dir}
+        put(tmp_path, name, seed=int(name == "moved"), last={"aa": 40.0}, data=data, **folder)
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert text.count("## ResNet-18 on the folder pets") == 2
+    assert text.count("## ResNet-18 on the folder cars") == 1
+    words = "3 classes, 24 training, 6 validation and 10,000 test images of"
+    assert f"Data: {words} 8x8x3, SHA-256 111111111111." in text
+    assert f"Data: {words} 16x16x3, SHA-256 111111111111." in text
+    assert f"Data: {words} 8x8x3, SHA-256 222222222222." in text
+    assert f"conflicts with a in data ({words} 8x8x3, SHA-256 111111111111 and {words} 8x8x3, SHA" in text
+    with (tmp_path / "report" / "report.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["mean"]]
+    assert sorted((row["data"].partition("images of ")[2], row["num_seeds"]) for row in rows) == [
+        ("16x16x3, SHA-256 111111111111", "1"),
+        ("8x8x3, SHA-256 111111111111", "2"),
+        ("8x8x3, SHA-256 222222222222", "1"),
+    ]
+
+
+def test_folders_of_versions_without_a_fingerprint_are_told_apart_by_their_place(tmp_path):
+    for seed, place in enumerate(("/data/pets", "/data/pets", "/data/cars")):
+        folder = {"dataset__name": "folder", "dataset__data_dir": place}
+        put(tmp_path, f"run-{seed}", seed=seed, last={"aa": 40.0}, **folder)
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert text.count("Data: the folder /data/pets.") == text.count("Data: the folder /data/cars.") == 1
+    assert "40.00 ± 0.00" in text
+
+
+def test_a_named_set_is_one_setting_with_runs_of_versions_without_a_fingerprint(tmp_path):
+    put(tmp_path, "old", seed=0, last={"aa": 40.0})
+    put(tmp_path, "new", seed=1, last={"aa": 42.0}, data=fingerprint("1"))
+    put(tmp_path, "twice", seed=1, last={"aa": 42.0})
+    assert "twice: left out: same config and seed as new" in report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "41.00 ± 1.41" in text
+    put(tmp_path, "changed", seed=2, last={"aa": 43.0}, data=fingerprint("2"))
+    report.run(tmp_path)  # Now nobody knows which of the two images the old one saw.
+    assert (tmp_path / "report" / "report.md").read_text().count("\n## ResNet-18 on CIFAR-10") == 3
 
 
 def test_what_fits_a_row_of_the_paper_twice_is_left_empty(tmp_path):

@@ -54,7 +54,7 @@ def test_counts_of_a_checkpoint(tmp_path, field, value):
 def begun(earlier, **fields):
     config = tiny.config(**fields)
     identities = {"last": LAST, "best": None}
-    return results.begin_results(config, num_examples=30, earlier=earlier, identities=identities)
+    return results.begin_results(config, num_examples=30, chance=20.0, earlier=earlier, identities=identities)
 
 
 def test_accuracies_are_kept_of_the_same_step_and_settings():
@@ -63,6 +63,7 @@ def test_accuracies_are_kept_of_the_same_step_and_settings():
     assert first["checkpoints"]["best"] is None
     assert first["checkpoints"]["last"] == LAST | {
         "num_examples": 30,
+        "chance": 20.0,
         "accuracy": dict.fromkeys(suite.ATTACKS),
     }
     results.record(first["checkpoints"]["last"], "clean", 50.0, None)

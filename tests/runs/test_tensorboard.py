@@ -51,9 +51,18 @@ def test_histograms_and_images(tmp_path):
     (event,) = events.Histograms("train/margins")
     assert event.histogram_value.bucket == counts.tolist()
     assert event.histogram_value.bucket_limit == pytest.approx(histograms.MARGIN_EDGES[1:])
-    assert events.Scalars("evaluation/best/clean")[0].value == 91
+    assert events.Scalars("verdict/best/clean")[0].value == 91
     (image,) = events.Images("examples")
     assert (image.width, image.height) == (6, 5)
+
+
+def test_learning_curves_come_before_the_evaluation(tmp_path):
+    """TensorBoard shows tags in the order of their names."""
+    with contextlib.closing(runs.MetricsLog(tmp_path)) as log:
+        log.write("evaluation", epoch=0, step=4, checkpoint="best", clean=91.0)
+        for kind in ("train", "validation"):
+            log.write(kind, epoch=0, step=4, loss=1.0)
+    assert sorted(read(tmp_path).Tags()["scalars"]) == ["train/loss", "validation/loss", "verdict/best/clean"]
 
 
 def test_histograms_are_drawn_where_the_examples_are(tmp_path):
