@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jaxrw.attacks import norms
 from jaxrw.figures import style
 from jaxrw.figures.measurement import Arrays, Facts
 
@@ -14,8 +15,10 @@ def draw_examples(facts: Facts, arrays: Arrays) -> Figure:
     """Draws clean images, their adversarial images, and the perturbation magnified, each with its prediction."""
     clean, adversarial = arrays["images"] / np.float32(255), arrays["adversarial_images"]
     eps, chosen = facts["settings"]["eps"] or 1 / 255, arrays["chosen"]
-    # From -eps..eps to 0..1: grey is no change.
-    perturbations = 0.5 + (adversarial - clean) / (2 * eps)
+    norm = norms.get(facts["settings"].get("norm", "linf"))
+    # From -eps..eps to 0..1: grey is no change. In another norm, from the largest change of a pixel.
+    largest = eps if norm.name == "linf" else float(np.abs(adversarial - clean).max()) or 1 / 255
+    perturbations = 0.5 + (adversarial - clean) / (2 * largest)
     predictions = {row: arrays[row][chosen].argmax(1) for row in ("clean", "adversarial")}
     figure, axes = style.create_figure(3.35, rows=3, columns=len(chosen), squeeze=False)
     for column, label in enumerate(arrays["labels"][chosen]):
@@ -23,10 +26,11 @@ def draw_examples(facts: Facts, arrays: Arrays) -> Figure:
             _show(axes[row, column], images[column])
         for row, name in enumerate(predictions):
             _set_title(axes[row, column], predictions[name][column], label, facts["class_names"])
-    rows = ("clean", f"PGD-{facts['num_steps']}", f"change\nx {1 / (2 * eps):.3g}")
+    rows = ("clean", f"PGD-{facts['num_steps']}", f"change\nx {1 / (2 * largest):.3g}")
     for axis, name in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(name)
-    figure.suptitle(f"Predictions at eps = {style.format_eps(eps)}; orange where wrong", fontsize=10.5)
+    radius = style.format_eps(eps) if norm.name == "linf" else f"{eps:.4g} ({norm.title})"
+    figure.suptitle(f"Predictions at eps = {radius}; orange where wrong", fontsize=10.5)
     return figure
 
 
@@ -40,11 +44,13 @@ def draw_curve(facts: Facts, autoattack: float | None) -> Figure | None:
     if not facts["curve"]:
         return None
     eps, accuracy = np.array(sorted(facts["curve"])).T
+    norm = norms.get(facts["settings"].get("norm", "linf"))
+    scale, unit = (255, "1/255 of the pixel range") if norm.name == "linf" else (1, f"{norm.title} norm")
     low, high = wilson(accuracy / 100, facts["num_examples"])
     figure, axis = style.create_figure(3.3)
-    axis.fill_between(255 * eps, 100 * low, 100 * high, color=style.BLUE, alpha=0.18, linewidth=0)
-    axis.plot(255 * eps, accuracy, "o-", color=style.BLUE, label=f"PGD-{facts['num_steps']}, 95 % interval")
-    at = 255 * facts["settings"]["eps"]
+    axis.fill_between(scale * eps, 100 * low, 100 * high, color=style.BLUE, alpha=0.18, linewidth=0)
+    axis.plot(scale * eps, accuracy, "o-", color=style.BLUE, label=f"PGD-{facts['num_steps']}, 95 % interval")
+    at = scale * facts["settings"]["eps"]
     axis.axvline(at, color=style.GREY, linestyle=":", linewidth=1, label="eps of the evaluation")
     if autoattack is not None:
         axis.plot(at, autoattack, "*", markersize=11, color=style.ORANGE, label="AutoAttack, all test images")
@@ -53,7 +59,7 @@ def draw_curve(facts: Facts, autoattack: float | None) -> Figure | None:
     axis.axhline(
         100 / len(facts["class_names"]), color=style.GREY, linewidth=0.8, linestyle="--", label="chance"
     )
-    axis.set(xlabel="radius eps (1/255 of the pixel range)", ylabel="robust accuracy (%)", ylim=(0, 100))
+    axis.set(xlabel=f"radius eps ({unit})", ylabel="robust accuracy (%)", ylim=(0, 100))
     axis.set_xlim(0, None)
     style.legend_beside(axis)
     examples = f"{facts['name']} model, {facts['num_examples']:,} test images"

@@ -96,7 +96,7 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
             "of weights that were trained elsewhere, by no method and with no seed known here"
         )
     results.check(content)
-    config = settings.flatten(content["config"])
+    config = settings.with_added(settings.flatten(content["config"]))
     checkpoints = {
         name: _select(content["checkpoints"][name])
         for name in CHECKPOINTS
@@ -108,7 +108,8 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
         epochs = f"{checkpoints['last']['epoch'] + 1} of {config['optim.num_epochs']} epochs"
         raise UnusableFileError(f"its training is not finished: {epochs}")
     if has_config:
-        _check_same(config, settings.flatten(read_object(directory / "config.json")))
+        other = settings.with_added(settings.flatten(read_object(directory / "config.json")))
+        _check_same(config, other)
     return Run(path, config, checkpoints, content)
 
 

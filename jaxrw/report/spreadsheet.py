@@ -26,6 +26,7 @@ _COLUMNS: dict[str, Callable[[_Entry], object]] = {
     "dataset": lambda entry: entry.setting.config["dataset.name"],
     "model": lambda entry: entry.setting.config["model.name"],
     "network": lambda entry: entry.setting.network,
+    "norm": lambda entry: entry.setting.config.get("evaluation.norm"),
     "eps": lambda entry: entry.setting.config.get("evaluation.eps"),
     "num_epochs": lambda entry: entry.setting.config["optim.num_epochs"],
     "differences": lambda entry: entry.differences,

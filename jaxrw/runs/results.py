@@ -196,9 +196,9 @@ def _earlier_measurements(
     measurements: Checkpoint = {"accuracy": dict.fromkeys(suite.ATTACKS)}
     checkpoint = (earlier and earlier["checkpoints"].get(name)) or {}
     if earlier and all(checkpoint.get(field) == identity.get(field) for field in ("step", "sha256")):
-        before = earlier["config"]["evaluation"]
+        before = settings.with_added(settings.flatten(earlier["config"]))
         for attack, entry in suite.ATTACKS.items():
-            if all(before[field] == evaluation[field] for field in entry.settings):
+            if all(before[f"evaluation.{field}"] == evaluation[field] for field in entry.settings):
                 measurements["accuracy"][attack] = checkpoint["accuracy"].get(attack)
         if measurements["accuracy"][suite.AUTOATTACK] is not None and "autoattack" in checkpoint:
             measurements["autoattack"] = checkpoint["autoattack"]

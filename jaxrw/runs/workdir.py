@@ -127,7 +127,11 @@ def _check_config(workdir: pathlib.Path, config: dict[str, Any], may_differ: tup
     except UnusableFileError as error:
         raise UserError(f"--workdir {workdir} cannot be used: {error}; choose another place") from error
     old, new = (
-        {name: value for name, value in settings.flatten(c).items() if not name.startswith(may_differ)}
+        {
+            name: value
+            for name, value in settings.with_added(settings.flatten(c)).items()
+            if not name.startswith(may_differ)
+        }
         for c in (existing, config)
     )
     if differing := settings.differences(old, new):
