@@ -85,8 +85,9 @@ def get_config() -> ConfigDict:
 
     # Of training: the last iterate of PGD on the cross-entropy, with BatchNorm in evaluation mode.
     config.attack = ConfigDict()
-    config.attack.eps = 8 / 255  # L-infinity radius in pixel units of [0, 1]
-    config.attack.step_size = 2 / 255
+    config.attack.norm = "linf"  # or l2, l1: of eps and step_size
+    config.attack.eps = 8 / 255  # radius in pixel units of [0, 1]; 128 / 255 is usual for l2
+    config.attack.step_size = 2 / 255  # 15 / 255 is usual for l2
     config.attack.num_steps = 10  # 0 trains on clean images
     # uniform: in the ball; normal: 0.001 * standard normal, as MAIL's code; none: the image itself.
     config.attack.start = "uniform"
@@ -115,7 +116,8 @@ def get_config() -> ConfigDict:
     config.evaluation = ConfigDict()
     # Columns of the table, keys of `jaxrw.attacks.suite.ATTACKS`. aa, standard AutoAttack, takes by far the longest.
     config.evaluation.attacks = ("clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa")
-    config.evaluation.eps = 8 / 255
+    config.evaluation.norm = "linf"  # or l2, l1: of eps and step_size
+    config.evaluation.eps = 8 / 255  # 0.5 is usual for l2
     config.evaluation.step_size = 2 / 255  # of PGD; MAIL and TRADES use 0.003
     config.evaluation.batch_size = 500  # examples at a time over all devices; changes no result
     config.evaluation.save_adversarial = False  # True: write adversarial images to .npz files

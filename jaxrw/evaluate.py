@@ -205,6 +205,7 @@ class _Evaluation:
     workdir: pathlib.Path
     check: preemption.Check
     attacks: tuple[str, ...]
+    norm: str
     eps: float
     step_size: float
     batch_size: int
@@ -214,7 +215,7 @@ class _Evaluation:
     def of(
         cls, config: ConfigDict, experiment: Experiment, workdir: pathlib.Path, check: preemption.Check
     ) -> "_Evaluation":
-        fields = ("attacks", "eps", "step_size", "batch_size", "save_adversarial")
+        fields = ("attacks", "norm", "eps", "step_size", "batch_size", "save_adversarial")
         return cls(experiment, workdir, check, **{field: config.evaluation[field] for field in fields})
 
     def measure_missing(self, results: Results, names: Sequence[str], restore: _Restore) -> None:
@@ -224,7 +225,7 @@ class _Evaluation:
             self.experiment.dataset.test,
             self.experiment.evaluation_key,
             {
-                attack: suite.create(attack, eps=self.eps, step_size=self.step_size)
+                attack: suite.create(attack, norm=self.norm, eps=self.eps, step_size=self.step_size)
                 for attack in self.attacks
                 if attack != suite.AUTOATTACK
             },
@@ -320,7 +321,7 @@ def _update_figures(
     redraw: bool,
 ) -> None:
     """Measures what the figures of a checkpoint show if it is missing, and then, or with `redraw`, draws them all."""
-    fields = ("eps", "step_size", "batch_size", "figure_examples", "figure_eps")
+    fields = ("norm", "eps", "step_size", "batch_size", "figure_examples", "figure_eps")
     settings = {field: results["config"]["evaluation"][field] for field in fields}
     checkpoint = {"name": name} | {field: results["checkpoints"][name][field] for field in ("epoch", "step")}
     what = {"checkpoint": checkpoint, "settings": settings}

@@ -3,13 +3,13 @@
 import difflib
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from jaxrw import methods, networks
-from jaxrw.attacks import suite
+from jaxrw.attacks import norms, suite
 from jaxrw.attacks.pgd import KL, STARTS
 from jaxrw.data import Dataset
 from jaxrw.system.errors import UserError
@@ -33,6 +33,8 @@ _EARLIER: dict[str, Any] = {
     "method.constant": 1.0,
     "method.temperature": 1.0,
     "method.normalize": None,
+    "attack.norm": "linf",
+    "evaluation.norm": "linf",
     "objective.name": "standard",
     "objective.lam": 6.0,
     "objective.smoothing": 0.0,
@@ -64,6 +66,8 @@ CHOICES: dict[str, Collection[str]] = {
     "objective.name": methods.OBJECTIVES,
     "average.name": AVERAGES,
     "optim.schedule": SCHEDULES,
+    "attack.norm": norms.NORMS,
+    "evaluation.norm": norms.NORMS,
 }
 
 
@@ -82,8 +86,12 @@ def _distance(example: str) -> _Range:
     return _Range(lambda value: 0 <= value < 1, f"must be in [0, 1), in pixel units of [0, 1]: {example}")
 
 
+# Radii and step sizes in the L-infinity norm, whose box has side 1; others may be longer.
 _EPS = _distance("8/255 is 0.03137")
 _STEP_SIZE = _distance("2/255 is 0.00784")
+_LENGTH = _Range(
+    lambda value: value >= 0, "must be at least 0, in pixel units of [0, 1]: 0.5 is usual for l2"
+)
 _FINITE = _Range(lambda value: True, "must be a finite number")
 _POSITIVE = _Range(lambda value: value > 0, "must be positive")
 
@@ -175,6 +183,9 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
         _check_choice("evaluation.attacks", name, suite.ATTACKS)
     for field, (contains, requirement) in _RANGES.items():
         value = fields[field]
+        section = field.partition(".")[0]
+        if field.endswith((".eps", ".step_size")) and fields[f"{section}.norm"] != "linf":
+            contains, requirement = _LENGTH
         is_finite = not isinstance(value, float) or math.isfinite(value)
         if not (is_finite and contains(value)):
             raise UserError(f"{field} is {value}; {requirement}")
@@ -266,12 +277,26 @@ def check_dataset(config: ConfigDict, dataset: Dataset) -> None:
             f"dataset.name is {config.dataset.name!r} with {dataset.num_classes} classes; method.name "
             f"{config.method.name!r} needs at least 3: with 2 its ratio is always 1"
         )
+    for section in "attack", "evaluation":
+        norm, eps = norms.get(config[section].norm), config[section].eps
+        if eps > norm.largest_eps(dataset.test.images.shape[1:]):
+            raise UserError(
+                f"{section}.eps is {eps}, but images of {height}x{width} are at most "
+                f"{norm.largest_eps(dataset.test.images.shape[1:]):.4g} apart in norm {norm.name!r}"
+            )
     size = len(dataset.train.labels)
     if size < config.optim.batch_size:
         raise UserError(
             f"optim.batch_size is {config.optim.batch_size}, but only {size} images are left to train on; "
             "choose a smaller batch or more images"
         )
+
+
+def doubts(config: ConfigDict) -> Iterator[str]:
+    """Yields a sentence for each radius that was probably meant for another norm."""
+    for section in "attack", "evaluation":
+        if doubt := norms.doubts(config[section].norm, config[section].eps):
+            yield f"{section}.{doubt}"
 
 
 def as_json(config: ConfigDict) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def run(
         validator = _create_validator(
             experiment,
             attacks=("clean", selection_attack),
+            norm=config.evaluation.norm,
             eps=config.evaluation.eps,
             step_size=config.evaluation.step_size,
             batch_size=config.evaluation.batch_size,
@@ -338,7 +339,13 @@ def _create_renewal(
 
 
 def _create_validator(
-    experiment: Experiment, *, attacks: Sequence[str], eps: float, step_size: float, batch_size: int
+    experiment: Experiment,
+    *,
+    attacks: Sequence[str],
+    norm: str,
+    eps: float,
+    step_size: float,
+    batch_size: int,
 ) -> accuracy.Evaluator | None:
     """Returns what measures validation accuracies, or None if no images are held out."""
     if not len(experiment.dataset.validation.labels):
@@ -347,7 +354,7 @@ def _create_validator(
         experiment.evaluation_model,
         experiment.dataset.validation,
         experiment.evaluation_key,
-        {attack: suite.create(attack, eps=eps, step_size=step_size) for attack in attacks},
+        {attack: suite.create(attack, norm=norm, eps=eps, step_size=step_size) for attack in attacks},
         batch_size=batch_size,
     )
 

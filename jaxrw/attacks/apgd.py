@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrw.attacks import norms
 from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, prepare
-from jaxrw.attacks.batch import AttackState, Batch, choose, largest, run_targets, start_fields
+from jaxrw.attacks.batch import AttackState, Batch, choose, run_targets, start_fields
 from jaxrw.attacks.losses import logit_ratio, rank_targets, targeted_logit_ratio
-from jaxrw.attacks.pgd import project
 from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct
 from jaxrw.methods.objectives import cross_entropy
@@ -44,6 +44,7 @@ def apgd(
     num_steps: int = 100,
     loss: str = "ce",
     num_targets: int = 9,
+    norm: str = "linf",
     index: jax.Array | None = None,
 ) -> jax.Array:
     """Runs AutoPGD and returns the first iterate that fools, or else the one of highest loss.
@@ -62,13 +63,14 @@ def apgd(
       loss towards the likeliest wrong class.
 
     Raises:
-      ValueError: unknown loss, too few classes for it, or num_steps or num_targets below 1.
+      ValueError: unknown loss or norm, too few classes for it, or num_steps or num_targets below 1.
     """
     if loss not in LOSSES:
         raise ValueError(f"loss is {loss!r}; choose one of {', '.join(LOSSES)}")
     check_at_least(1, num_steps=num_steps, num_targets=num_targets)
     examples = prepare(images, labels, index)
-    attack = Apgd(num_steps=num_steps, loss=loss)
+    norms.get(norm)
+    attack = Apgd(num_steps=num_steps, loss=loss, norm=norm)
     num_targets = num_targets if attack.targeted else 1
     return _apgd(key, as_partial(logits_fn), examples, eps, attack=attack, num_targets=num_targets)
 
@@ -86,7 +88,7 @@ class ApgdState(AttackState):
     """State of AutoPGD; `adversarial` is the iterate that fooled, or else the one of highest loss."""
 
     previous: jax.Array  # [B, H, W, C], iterate before `current`
-    best_direction: jax.Array  # [B, H, W, C], sign of the gradient at the iterate of highest loss
+    best_direction: jax.Array  # [B, H, W, C], that of the gradient at the iterate of highest loss
     best_loss: jax.Array  # [B]
     last_loss: jax.Array  # [B]
     step_size: jax.Array  # [B] in pixel units
@@ -101,6 +103,7 @@ class Apgd:
 
     num_steps: int = 100
     loss: str = "ce"
+    norm: str = "linf"
 
     @property
     def targeted(self) -> bool:
@@ -113,11 +116,11 @@ class Apgd:
         return self.num_steps + 1
 
     def start(self, key: jax.Array, batch: Batch, *, eps: Scalar) -> ApgdState:
-        """Starts at an L-infinity distance of eps from every image: x + eps t / max|t|, t uniform in (-1, 1)."""
-        images = batch.images
+        """Starts at a distance of eps from every image: x + eps t / |t|, t uniform in (-1, 1) or, for L2, normal."""
+        images, norm = batch.images, norms.get(self.norm)
         keys = batch.keys(key)
-        noise = jax.vmap(lambda k: jax.random.uniform(k, images.shape[1:], jnp.float32, -1, 1))(keys)
-        first = project(images + eps * noise / largest(jnp.abs(noise)), images, eps=eps)
+        noise = jax.vmap(lambda k: norm.noise(k, images.shape[1:]))(keys)
+        first = norm.project(images + eps * noise / norm.length(noise, keepdims=True), images, eps=eps)
         size = images.shape[:1]
         lowest = jnp.full(size, -jnp.inf, jnp.float32)
         return ApgdState(
@@ -143,7 +146,9 @@ class Apgd:
             return losses.sum(), (losses, logits)
 
         gradient, (losses, logits) = jax.grad(objective, has_aux=True)(state.current)
-        direction = jnp.nan_to_num(jnp.sign(gradient))  # A gradient that is NaN moves nothing.
+        direction = jnp.nan_to_num(
+            norms.get(self.norm).ascend(gradient)
+        )  # A gradient that is NaN moves nothing.
         fooled = ~jax.vmap(is_correct)(logits, batch.labels)
         better = losses > state.best_loss
         state = state.replace(
@@ -179,17 +184,17 @@ class Apgd:
         self, batch: Batch, state: ApgdState, restart: jax.Array, direction: jax.Array, *, eps: Scalar
     ) -> ApgdState:
         """Takes one step with momentum, from the best iterate where `restart` [B] bool holds."""
-        images = batch.images
+        images, norm = batch.images, norms.get(self.norm)
         origin = choose(restart, state.adversarial, state.current)
         direction = choose(restart, state.best_direction, direction)
         share = jnp.where(state.step == 0, 1, MOMENTUM).reshape(-1, 1, 1, 1)
         step_size = state.step_size.reshape(-1, 1, 1, 1)
-        plain = project(origin + step_size * direction, images, eps=eps)
+        plain = norm.project(origin + step_size * direction, images, eps=eps)
         moved = origin + share * (plain - origin) + (1 - share) * (origin - state.previous)
         return state.replace(
             running=~state.fooled & (state.step < self.num_steps),
             step=state.step + 1,
-            current=project(moved, images, eps=eps),
+            current=norm.project(moved, images, eps=eps),
             previous=origin,  # A restart forgets the iterate it leaves.
         )
 

@@ -167,8 +167,3 @@ def run_targets(
 def choose(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
     """Applies `jnp.where` with a condition [B] to arrays [B, ...]."""
     return jnp.where(condition.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-
-def largest(values: jax.Array) -> jax.Array:
-    """Returns the largest entry of each example: [B, ...] -> [B, 1, ..., 1]."""
-    return values.max(range(1, values.ndim), keepdims=True)

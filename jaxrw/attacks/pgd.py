@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxrw.attacks import norms
 from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, check_shapes
 from jaxrw.attacks.losses import cw
 from jaxrw.attacks.types import LogitsFn, Scalar
@@ -20,8 +21,12 @@ STARTS = ("uniform", "normal", "none")
 NORMAL_START_SCALE = 0.001
 
 
-def fgsm(logits_fn: LogitsFn, images: jax.Array, labels: jax.Array, *, eps: Scalar) -> jax.Array:
+def fgsm(
+    logits_fn: LogitsFn, images: jax.Array, labels: jax.Array, *, eps: Scalar, norm: str = "linf"
+) -> jax.Array:
     """Takes one step of size eps along the sign of the cross-entropy's gradient (Goodfellow et al. 2015).
+
+    In another norm than L-infinity, along the direction that `norms.Norm.ascend` makes of the gradient.
 
     Args: see `jaxrw.attacks`.
 
@@ -29,7 +34,7 @@ def fgsm(logits_fn: LogitsFn, images: jax.Array, labels: jax.Array, *, eps: Scal
       [B, H, W, C] adversarial images in [0, 1].
     """
     key = jax.random.key(0)  # Not used without a random start.
-    return pgd(key, logits_fn, images, labels, eps=eps, step_size=eps, num_steps=1, start="none")
+    return pgd(key, logits_fn, images, labels, eps=eps, step_size=eps, num_steps=1, start="none", norm=norm)
 
 
 def pgd(
@@ -43,22 +48,24 @@ def pgd(
     num_steps: int,
     loss: str = "ce",
     start: str = "uniform",
+    norm: str = "linf",
     index: jax.Array | None = None,
 ) -> jax.Array:
     """Runs projected gradient ascent and returns its last iterate (Madry et al. 2018, Eq. 3).
 
     Args: see `jaxrw.attacks`; and
-      step_size: in pixel units of [0, 1].
+      step_size: length of a step in the norm, in pixel units of [0, 1].
       num_steps: gradient steps; 0 returns `images` without a random start.
       loss: "ce", the cross-entropy, "cw", the negative logit margin, or "kl", the KL divergence of the prediction from
         that of `images` (TRADES), which needs a random start: at `images` its gradient is 0.
-      start: "uniform" in the ball, "normal" (0.001 times standard normal) or "none"; clipped to the ball and [0, 1].
+      start: "uniform" in the ball (for L2 and L1: of uniform direction and length), "normal" (0.001 times standard
+        normal) or "none"; projected onto the ball and [0, 1].
 
     Returns:
       [B, H, W, C] adversarial images in [0, 1].
 
     Raises:
-      ValueError: unknown loss or start, "kl" without a random start, or negative num_steps.
+      ValueError: unknown loss, start or norm, "kl" without a random start, or negative num_steps.
     """
     return pgd_and_kappa(
         key,
@@ -70,6 +77,7 @@ def pgd(
         num_steps=num_steps,
         loss=loss,
         start=start,
+        norm=norm,
         index=index,
     )[0]
 
@@ -85,6 +93,7 @@ def pgd_and_kappa(
     num_steps: int,
     loss: str = "ce",
     start: str = "uniform",
+    norm: str = "linf",
     index: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Runs `pgd` and also counts GAIRAT's kappa (Zhang et al. 2021).
@@ -106,15 +115,24 @@ def pgd_and_kappa(
         raise ValueError(
             "loss is 'kl' and start 'none'; choose another start: at the image itself its gradient is 0"
         )
+    norms.get(norm)
     check_at_least(0, num_steps=num_steps)
     index = jnp.arange(len(labels)) if index is None else index
     examples = Examples(images, labels, index)
     return _ascend(
-        key, as_partial(logits_fn), examples, eps, step_size, num_steps=num_steps, loss=loss, start=start
+        key,
+        as_partial(logits_fn),
+        examples,
+        eps,
+        step_size,
+        num_steps=num_steps,
+        loss=loss,
+        start=start,
+        norm=norm,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("num_steps", "loss", "start"))
+@functools.partial(jax.jit, static_argnames=("num_steps", "loss", "start", "norm"))
 def _ascend(
     key: jax.Array,
     logits_fn: LogitsFn,
@@ -125,9 +143,10 @@ def _ascend(
     num_steps: int,
     loss: str,
     start: str,
+    norm: str,
 ) -> tuple[jax.Array, jax.Array]:
     images, labels = examples.images, examples.labels
-    kappa = jnp.zeros(labels.shape, jnp.int32)
+    kappa, ball = jnp.zeros(labels.shape, jnp.int32), norms.get(norm)
     if num_steps == 0:
         return images, kappa
 
@@ -142,25 +161,22 @@ def _ascend(
     def step(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         adversarial, kappa = carry
         gradient, logits = jax.grad(objective, has_aux=True)(adversarial)
-        moved = project(adversarial + step_size * jnp.sign(gradient), images, eps=eps)
+        moved = ball.project(adversarial + step_size * ball.ascend(gradient), images, eps=eps)
         return moved, kappa + jax.vmap(is_correct)(logits, labels)
 
-    first = _start(key, images, examples.index, eps=eps, start=start)
+    first = _start(key, images, examples.index, eps=eps, start=start, ball=ball)
     return jax.lax.fori_loop(0, num_steps, step, (first, kappa))
 
 
-def project(adversarial: jax.Array, images: jax.Array, *, eps: Scalar) -> jax.Array:
-    """Projects onto the L-infinity ball of radius eps around `images` and onto [0, 1]; all of the same shape."""
-    return jnp.clip(jnp.clip(adversarial, images - eps, images + eps), 0, 1)
-
-
-def _start(key: jax.Array, images: jax.Array, index: jax.Array, *, eps: Scalar, start: str) -> jax.Array:
+def _start(
+    key: jax.Array, images: jax.Array, index: jax.Array, *, eps: Scalar, start: str, ball: norms.Norm
+) -> jax.Array:
     if start == "none":
         return images
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     shape, dtype = images.shape[1:], images.dtype
     if start == "uniform":
-        noise = jax.vmap(lambda k: jax.random.uniform(k, shape, dtype, -eps, eps))(keys)
+        noise = jax.vmap(lambda k: ball.draw(k, shape, dtype, eps=eps))(keys)
     else:
         noise = NORMAL_START_SCALE * jax.vmap(lambda k: jax.random.normal(k, shape, dtype))(keys)
-    return project(images + noise, images, eps=eps)
+    return ball.project(images + noise, images, eps=eps)

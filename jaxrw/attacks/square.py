@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrw.attacks import norms
 from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, prepare
 from jaxrw.attacks.batch import AttackState, Batch, choose, run, start_fields
-from jaxrw.attacks.pgd import project
 from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct, logit_margin
 
@@ -96,7 +96,7 @@ class Square:
         signs = jax.vmap(lambda k: jax.random.rademacher(k, (1, width, channels), jnp.float32))(
             batch.keys(key)
         )
-        first = project(images + eps * signs, images, eps=eps)
+        first = norms.get("linf").project(images + eps * signs, images, eps=eps)
         return SquareState(**start_fields(first), margin=jnp.full(batch.labels.shape, jnp.inf, jnp.float32))
 
     def step(
@@ -133,7 +133,7 @@ def _add_square(
     inside = ((rows >= 0) & (rows < side))[:, None] & ((columns >= 0) & (columns < side))
     signs = jax.random.rademacher(sign_key, (channels,), image.dtype)
     # The paper adds +-2 eps to the best image and projects, which gives the same: pixels are at +-eps already.
-    return jnp.where(inside[..., None], project(image + eps * signs, image, eps=eps), best)
+    return jnp.where(inside[..., None], norms.get("linf").project(image + eps * signs, image, eps=eps), best)
 
 
 def _sides(num_queries: int, p_init: float, height: int, width: int) -> np.ndarray:

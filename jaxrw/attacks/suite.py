@@ -20,13 +20,13 @@ class EvaluationAttack:
       name: as in configs and in results.json.
       title: as in tables and figures.
       settings: fields of `config.evaluation` that its accuracy depends on.
-      create: (eps, step_size) -> `Attack`; None for AutoAttack, which is a loop on the host.
+      create: (norm, eps, step_size) -> `Attack`; None for AutoAttack, which is a loop on the host.
     """
 
     name: str
     title: str
     settings: tuple[str, ...]
-    create: Callable[[float, float], Attack] | None
+    create: Callable[[str, float, float], Attack] | None
 
 
 def _clean(
@@ -35,16 +35,18 @@ def _clean(
     return images
 
 
-def _fgsm(eps: float, step_size: float) -> Attack:
-    return lambda key, logits_fn, images, labels, index: fgsm(logits_fn, images, labels, eps=eps)
+def _fgsm(norm: str, eps: float, step_size: float) -> Attack:
+    return lambda key, logits_fn, images, labels, index: fgsm(logits_fn, images, labels, eps=eps, norm=norm)
 
 
-def _pgd(eps: float, step_size: float, *, num_steps: int, loss: str = "ce") -> Attack:
-    return _as_attack(pgd, eps=eps, step_size=step_size, num_steps=num_steps, loss=loss, start="uniform")
+def _pgd(norm: str, eps: float, step_size: float, *, num_steps: int, loss: str = "ce") -> Attack:
+    return _as_attack(
+        pgd, norm=norm, eps=eps, step_size=step_size, num_steps=num_steps, loss=loss, start="uniform"
+    )
 
 
-def _apgd_ce(eps: float, step_size: float) -> Attack:
-    return _as_attack(apgd, eps=eps, num_steps=100, loss="ce")
+def _apgd_ce(norm: str, eps: float, step_size: float) -> Attack:
+    return _as_attack(apgd, norm=norm, eps=eps, num_steps=100, loss="ce")
 
 
 def _as_attack(function: Callable[..., jax.Array], **settings: Any) -> Attack:
@@ -57,34 +59,42 @@ def _as_attack(function: Callable[..., jax.Array], **settings: Any) -> Attack:
 ATTACKS = {
     attack.name: attack
     for attack in (
-        EvaluationAttack("clean", "Clean", (), lambda eps, step_size: _clean),
-        EvaluationAttack("fgsm", "FGSM", ("eps",), _fgsm),
-        EvaluationAttack("pgd20", "PGD-20", ("eps", "step_size"), functools.partial(_pgd, num_steps=20)),
-        EvaluationAttack("pgd100", "PGD-100", ("eps", "step_size"), functools.partial(_pgd, num_steps=100)),
+        EvaluationAttack("clean", "Clean", (), lambda norm, eps, step_size: _clean),
+        EvaluationAttack("fgsm", "FGSM", ("norm", "eps"), _fgsm),
         EvaluationAttack(
-            "cw_pgd", "CW-PGD", ("eps", "step_size"), functools.partial(_pgd, num_steps=100, loss="cw")
+            "pgd20", "PGD-20", ("norm", "eps", "step_size"), functools.partial(_pgd, num_steps=20)
         ),
-        EvaluationAttack("apgd_ce", "APGD-CE", ("eps",), _apgd_ce),
-        EvaluationAttack("aa", "AA", ("eps",), None),
+        EvaluationAttack(
+            "pgd100", "PGD-100", ("norm", "eps", "step_size"), functools.partial(_pgd, num_steps=100)
+        ),
+        EvaluationAttack(
+            "cw_pgd",
+            "CW-PGD",
+            ("norm", "eps", "step_size"),
+            functools.partial(_pgd, num_steps=100, loss="cw"),
+        ),
+        EvaluationAttack("apgd_ce", "APGD-CE", ("norm", "eps"), _apgd_ce),
+        EvaluationAttack("aa", "AA", ("norm", "eps"), None),
     )
 }
 AUTOATTACK = "aa"
 
 
-def create(name: str, *, eps: float, step_size: float) -> Attack:
+def create(name: str, *, eps: float, step_size: float, norm: str = "linf") -> Attack:
     """Returns the attack of one column.
 
     Args:
       name: a key of `ATTACKS` other than AutoAttack's; also "pgdN" for PGD with any number N of steps.
       eps: radius in pixel units of [0, 1].
       step_size: PGD's, in pixel units of [0, 1].
+      norm: of eps and step_size, a key of `norms.NORMS`.
 
     Raises:
       ValueError: unknown attack, or AutoAttack.
     """
     if name in ATTACKS and (create_ := ATTACKS[name].create) is not None:
-        return create_(eps, step_size)
+        return create_(norm, eps, step_size)
     if name.startswith("pgd") and name[3:].isdecimal():
-        return _pgd(eps, step_size, num_steps=int(name[3:]))
+        return _pgd(norm, eps, step_size, num_steps=int(name[3:]))
     choices = [attack.name for attack in ATTACKS.values() if attack.create is not None]
     raise ValueError(f"attack is {name!r}; choose of {', '.join(choices)}")

@@ -46,7 +46,7 @@ def measure(
       variables: the model's, on any device.
       directory: path, created if need be.
       checkpoint: its name, epoch and step.
-      settings: fields of `evaluation`: eps, step_size, batch_size, figure_examples, figure_eps.
+      settings: fields of `evaluation`: norm, eps, step_size, batch_size, figure_examples, figure_eps.
     """
     # On one device: there are few images, and figures need every logit.
     variables = jax.device_get(variables)
@@ -134,12 +134,13 @@ def _create_attack(
 
     def run(eps: float) -> tuple[np.ndarray, np.ndarray]:
         # The step size shrinks with the radius, so that the whole curve is of one attack.
-        radii = {"eps": eps, "step_size": settings["step_size"] * eps / settings["eps"]} if eps else None
+        step_size = settings["step_size"] * eps / settings["eps"] if eps else 0.0
+        radii = {"norm": settings.get("norm", "linf"), "eps": eps, "step_size": step_size}
         logits, pixels = [], []
         for start in range(0, size, batch_size):
             index = np.minimum(np.arange(start, start + batch_size), size - 1)  # one shape, one program
             images = jnp.asarray(to_pixels(test.images[index]))
-            if radii:
+            if eps:
                 batch = images, jnp.asarray(test.labels[index])
                 images = pgd(key, logits_fn, *batch, num_steps=NUM_STEPS, index=jnp.asarray(index), **radii)
             logits.append(predict(logits_fn, images))

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jaxrw.attacks import norms
 from jaxrw.figures import style
 from jaxrw.figures.measurement import Arrays, Facts
 
@@ -14,8 +15,10 @@ def draw_examples(facts: Facts, arrays: Arrays) -> Figure:
     """Draws clean images, their adversarial images, and the perturbation magnified, each with its prediction."""
     clean, adversarial = arrays["images"] / np.float32(255), arrays["adversarial_images"]
     eps, chosen = facts["settings"]["eps"] or 1 / 255, arrays["chosen"]
-    # From -eps..eps to 0..1: grey is no change.
-    perturbations = 0.5 + (adversarial - clean) / (2 * eps)
+    norm = norms.get(facts["settings"].get("norm", "linf"))
+    # From -eps..eps to 0..1: grey is no change. In another norm, from the largest change of a pixel.
+    largest = eps if norm.name == "linf" else float(np.abs(adversarial - clean).max()) or 1 / 255
+    perturbations = 0.5 + (adversarial - clean) / (2 * largest)
     predictions = {row: arrays[row][chosen].argmax(1) for row in ("clean", "adversarial")}
     figure, axes = style.create_figure(3.35, rows=3, columns=len(chosen), squeeze=False)
     for column, label in enumerate(arrays["labels"][chosen]):
@@ -23,10 +26,11 @@ def draw_examples(facts: Facts, arrays: Arrays) -> Figure:
             _show(axes[row, column], images[column])
         for row, name in enumerate(predictions):
             _set_title(axes[row, column], predictions[name][column], label, facts["class_names"])
-    rows = ("clean", f"PGD-{facts['num_steps']}", f"change\nx {1 / (2 * eps):.3g}")
+    rows = ("clean", f"PGD-{facts['num_steps']}", f"change\nx {1 / (2 * largest):.3g}")
     for axis, name in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(name)
-    title = f"Predictions at eps = {style.format_eps(eps)}; orange where wrong"
+    radius = style.format_eps(eps) if norm.name == "linf" else f"{eps:.4g} ({norm.title})"
+    title = f"Predictions at eps = {radius}; orange where wrong"
     figure.suptitle(f"{title}\n{_describe_choice(arrays)}", fontsize=9)
     return figure
 
@@ -56,9 +60,12 @@ def draw_curve(facts: Facts, autoattack: float | None) -> Figure | None:
     if not facts["curve"]:
         return None
     eps, accuracy = np.array(sorted(facts["curve"])).T
+    norm = norms.get(facts["settings"].get("norm", "linf"))
     low, high = wilson(accuracy / 100, facts["num_examples"])
     figure, axis = style.create_figure(3.3)
-    unit, words = style.unit_of(facts["settings"]["eps"])
+    unit, words = (
+        style.unit_of(facts["settings"]["eps"]) if norm.name == "linf" else (1.0, f"{norm.title} norm")
+    )
     axis.fill_between(eps / unit, 100 * low, 100 * high, color=style.BLUE, alpha=0.18, linewidth=0)
     axis.plot(eps / unit, accuracy, "o-", color=style.BLUE, label=f"PGD-{facts['num_steps']}, 95 % interval")
     at = facts["settings"]["eps"] / unit

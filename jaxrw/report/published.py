@@ -15,6 +15,7 @@ _SETTINGS: dict[str, Any] = {
     "dataset.downscale": 1,
     "model.depth": None,
     "model.width": None,
+    "attack.norm": "linf",
     "attack.eps": 8 / 255,
     "attack.step_size": 2 / 255,
     "attack.num_steps": 10,
@@ -24,6 +25,7 @@ _SETTINGS: dict[str, Any] = {
     "optim.milestones": [75, 90, 100],
     "optim.decay": 0.1,
     "method.warmup_epochs": 75,
+    "evaluation.norm": "linf",
     "evaluation.eps": 8 / 255,
 }
 # Settings on which accuracies depend and which the paper does not state, as in the configs of its tables.

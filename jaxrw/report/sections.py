@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jaxrw import figures
+from jaxrw.attacks import norms
 from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.methods import METHODS
 from jaxrw.networks import ARCHITECTURES
@@ -51,7 +52,7 @@ def count_runs(number: int) -> str:
 def _describe_setting(setting: Setting) -> str:
     """Describes the schedule, the test images, and the differences from the paper's settings."""
     names = ("attack.eps", "evaluation.eps")
-    radii = [_format_field(name, setting.config[name]) for name in names if name in setting.config]
+    radii = [_format_radius(name, setting.config) for name in names if name in setting.config]
     eps = f"eps {' in training, '.join(dict.fromkeys(radii))}"
     eps += " in evaluation" if len(set(radii)) > 1 else ""
     sentences = [f"{setting.config['optim.num_epochs']} epochs, {eps}, {setting.num_examples:,} test images."]
@@ -66,6 +67,12 @@ def _describe_setting(setting: Setting) -> str:
     reasons = tables.reasons_to_leave_out(setting)
     sentences += [f"The {name} checkpoint {reason}: it has no table." for name, reason in reasons.items()]
     return " ".join(sentences)
+
+
+def _format_radius(name: str, config: dict[str, Any]) -> str:
+    """Returns a radius, with its norm if it is not L-infinity."""
+    norm = norms.get(config.get(name.replace(".eps", ".norm"), "linf"))
+    return _format_field(name, config[name]) if norm.name == "linf" else f"{config[name]:.4g} ({norm.title})"
 
 
 def describe_differences(setting: Setting) -> str:

@@ -27,6 +27,7 @@ _COLUMNS: dict[str, Callable[[_Entry], object]] = {
     "data": lambda entry: entry.setting.data,
     "model": lambda entry: entry.setting.config["model.name"],
     "network": lambda entry: entry.setting.network,
+    "norm": lambda entry: entry.setting.config.get("evaluation.norm"),
     "eps": lambda entry: entry.setting.config.get("evaluation.eps"),
     "num_epochs": lambda entry: entry.setting.config["optim.num_epochs"],
     "differences": lambda entry: entry.differences,

@@ -214,9 +214,9 @@ def _earlier_measurements(
     checkpoint = (earlier and earlier["checkpoints"].get(name)) or {}
     wanted = {"step": identity.get("step"), "sha256": identity.get("sha256"), "num_examples": num_examples}
     if earlier and wanted == {field: checkpoint.get(field) for field in wanted}:
-        before = earlier["config"]["evaluation"]
+        before = settings.completed(settings.flatten(earlier["config"]))
         for attack, entry in suite.ATTACKS.items():
-            if all(before[field] == evaluation[field] for field in entry.settings):
+            if all(before[f"evaluation.{field}"] == evaluation[field] for field in entry.settings):
                 measurements["accuracy"][attack] = checkpoint["accuracy"].get(attack)
         if measurements["accuracy"][suite.AUTOATTACK] is not None and "autoattack" in checkpoint:
             measurements["autoattack"] = checkpoint["autoattack"]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxrw import data, networks, settings
+from jaxrw.system import hosts
 from jaxrw.system.errors import UserError
 from jaxrw.training import averages, step
 from jaxrw.training.optimizer import create_optimizer, create_schedule
@@ -67,6 +69,8 @@ def create_experiment(config: ConfigDict) -> Experiment:
       UserError: a field or the data is not usable; nothing has been written.
     """
     settings.check(config, num_devices=jax.device_count())
+    for doubt in settings.doubts(config) if hosts.is_first() else ():
+        print(f"warning: {doubt}", file=sys.stderr)
     # First, because mistakes of the model cost nothing to find and the data may be a download.
     _create_model(config, num_classes=10)
     dataset = data.load(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.optimize
 
 from jaxrw import attacks
 from jaxrw.attacks import suite
@@ -145,6 +146,61 @@ def test_kappa_equals_a_plain_loop():
     assert len(set(np.asarray(kappa).tolist())) > 2  # or the test would tell nothing
 
 
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_other_norms_equal_a_plain_loop(norm):
+    """Steps and projection in float64 NumPy, from the same start."""
+    order, eps, step_size, num_steps = {"l2": (2, 0.4, 0.1, 6), "l1": (1, 0.9, 0.2, 6)}[norm]
+    options = {"eps": eps, "norm": norm}
+    first = attacks.pgd(jax.random.key(3), network, IMAGES, LABELS, step_size=0.0, num_steps=1, **options)
+    measured = attacks.pgd(
+        jax.random.key(3), network, IMAGES, LABELS, step_size=step_size, num_steps=num_steps, **options
+    )
+    starts = np.linalg.norm(np.asarray(first - IMAGES, np.float64).reshape(9, -1), order, axis=1)
+    assert len(np.unique(starts)) == 9
+    for i, (x, clean) in enumerate(
+        zip(np.asarray(first, np.float64), np.asarray(IMAGES, np.float64), strict=True)
+    ):
+        for _ in range(num_steps):
+            gradient = np.asarray(
+                jax.grad(lambda v, y=i: loss(v[None], LABELS[y : y + 1])[0])(jnp.array(x)), float
+            )
+            if norm == "l2":
+                step = x + step_size * gradient / (np.linalg.norm(gradient) + 1e-10) - clean
+                x = np.clip(clean + step * min(1, eps / np.linalg.norm(step)), 0, 1)
+            else:  # One per cent of 32 pixels is one.
+                steepest = np.abs(gradient) == np.abs(gradient).max()
+                x = nearest_in_l1_ball(x + step_size * np.sign(gradient) * steepest, clean, eps)
+        # Six steps, each of 32 float32 pixels whose gradient is known to about 1e-6.
+        np.testing.assert_allclose(measured[i], x, atol=2e-5)
+    assert (loss(measured, LABELS) > loss(first, LABELS)).all()
+
+
+def nearest_in_l1_ball(point, clean, eps):
+    step, room = point - clean, np.where(point > clean, 1 - clean, clean)
+    shortened = lambda threshold: np.clip(np.abs(step) - threshold, 0, room)  # noqa: E731
+    excess = lambda threshold: shortened(threshold).sum() - eps  # noqa: E731
+    threshold = scipy.optimize.brentq(excess, 0, np.abs(step).max(), xtol=1e-14) if excess(0) > 0 else 0
+    return clean + np.sign(step) * shortened(threshold)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("start", ["uniform", "normal", "none"])
+def test_other_norms_stay_in_the_ball_and_raise_the_loss(norm, start):
+    adversarial = attack(start=start, norm=norm)(jax.random.key(3), network, IMAGES, LABELS)
+    size = np.linalg.norm(np.asarray(adversarial - IMAGES, np.float64).reshape(9, -1), int(norm[1]), axis=1)
+    assert (size <= EPS + 32 * 2**-24).all()
+    assert adversarial.min() >= 0
+    assert adversarial.max() <= 1
+    assert (loss(adversarial, LABELS) > loss(IMAGES, LABELS)).all()
+
+
+def test_fgsm_in_l2_is_one_step_along_the_gradient():
+    gradient = np.asarray(jax.grad(lambda x: loss(x, LABELS).sum())(IMAGES), np.float64)
+    direction = gradient / np.linalg.norm(gradient.reshape(9, -1), axis=1)[:, None, None, None]
+    expected = np.clip(IMAGES + EPS * direction, 0, 1)
+    np.testing.assert_allclose(attacks.fgsm(network, IMAGES, LABELS, eps=EPS, norm="l2"), expected, atol=1e-6)
+
+
 def test_fgsm_is_one_step_of_size_eps():
     gradient = jax.grad(lambda x: loss(x, LABELS).sum())(IMAGES)
     expected = jnp.clip(IMAGES + EPS * jnp.sign(gradient), 0, 1)
@@ -217,6 +273,8 @@ def test_mistakes_name_the_value_and_the_choices():
         attack(loss="kl")(key, network, IMAGES, LABELS)
     with pytest.raises(ValueError, match="start is 'gauss'; choose one of uniform, normal, none"):
         attack(start="gauss")(key, network, IMAGES, LABELS)
+    with pytest.raises(ValueError, match="norm is 'L2'; choose one of linf, l2, l1"):
+        attack(norm="L2")(key, network, IMAGES, LABELS)
     with pytest.raises(ValueError, match="num_steps is -1"):
         attack(num_steps=-1)(key, network, IMAGES, LABELS)
     with pytest.raises(AssertionError, match="rank"):
