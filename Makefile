@@ -52,23 +52,29 @@ bench-scaling: $(TPU_VENV)/installed
 
 $(TPU_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(TPU_VENV)
-	$(TPU_VENV)/bin/pip install --quiet --editable ".[tpu]"
+	$(TPU_VENV)/bin/pip install --quiet --editable ".[train,tpu]"
 	touch $@
 
 docs: $(VENV)/installed-docs
 	$(BIN)/pdoc --docformat google --output-directory site jaxrw
 
+# From a directory with nothing else in it: attacks with the core alone, and a run with the extra.
 wheel: $(VENV)/installed-test
 	rm -rf dist build
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv dist/venv
 	dist/venv/bin/pip install --quiet dist/*.whl
-	cd dist && venv/bin/python -c "import jaxrw.train, jaxrw.evaluate, jaxrw.report; print(jaxrw.__file__)"
+	mkdir dist/elsewhere
+	cd dist/elsewhere && ../venv/bin/python $(CURDIR)/tests/helpers/core.py
+	cd dist/elsewhere && ! ../venv/bin/jaxrw --help
+	dist/venv/bin/pip install --quiet "$$(ls dist/*.whl)[train]"
+	cd dist/elsewhere && ../venv/bin/jaxrw --config digits --config.optim.num_epochs=1 --config.optim.milestones="()" \
+		--config.evaluation.attacks="('clean','pgd20')"
 
 $(VENV)/installed: pyproject.toml
 	@echo "Installing JAX, Flax and what else jaxrw needs in $(VENV): a minute or two, once."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --editable .
+	$(BIN)/pip install --editable ".[train]"
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

@@ -1,7 +1,7 @@
 """Instance-reweighted adversarial training and robustness evaluation in JAX and Flax.
 
 It implements [Revisiting Instance-Reweighted Adversarial Training](https://openreview.net/forum?id=ALbEpTC4hBp). To
-train and evaluate from the command line, run `python launch.py --config configs/digits.py` in the repository.
+train and evaluate from the command line, run `jaxrw --config digits`, which needs the extra `jaxrw[train]`.
 
 To evaluate any model that maps images in [0, 1] to logits:
 
@@ -57,7 +57,14 @@ _PACKAGES = {
 def __getattr__(name: str) -> Any:
     """Imports a public module when it is first used, because importing JAX takes a second."""
     if name in __all__ or name in _PACKAGES:
-        return importlib.import_module(f"{_PACKAGES.get(name, 'jaxrw')}.{name}")
+        try:
+            return importlib.import_module(f"{_PACKAGES.get(name, 'jaxrw')}.{name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "jaxrw").startswith("jaxrw"):
+                raise
+            raise ImportError(
+                f"jaxrw.{name} needs {error.name}; install it with pip install 'jaxrw[train]'"
+            ) from error
     raise AttributeError(f"module 'jaxrw' has no attribute {name!r}")
 
 

@@ -1,9 +1,12 @@
-"""The flags of `launch.py`. Every mistake in them is a `UserError` of one line."""
+"""The flags of `launch.py` and `jaxrw`. Every mistake in them is a `UserError` of one line."""
 
 import difflib
+import importlib
+import importlib.util
 import json
 import pathlib
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +22,10 @@ MODES = ("train", "evaluate", "report", "export")
 def parse(argv: Sequence[str]) -> flags.FlagValues:
     """Parses a command line.
 
-    Without --config, --mode evaluate and export take the config.json of --workdir. Fields that are floats take
-    fractions, as 8/255. The config of a sweep has a section `sweep`. Flags that set other fields are left out of it,
-    because they apply to the runs of the sweep; see `run_overrides`.
+    --config may be the name of a shipped config, as wrn_c100, from any directory. Without --config, --mode evaluate and
+    export take the config.json of --workdir. Fields that are floats take fractions, as 8/255. The config of a sweep has
+    a section `sweep`. Flags that set other fields are left out of it, because they apply to the runs of the sweep; see
+    `run_overrides`.
 
     Args:
       argv: command line; the program's name first.
@@ -32,7 +36,7 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     Raises:
       UserError: a flag, the config file or the value of a field cannot be used.
     """
-    argv, values = list(argv), flags.FlagValues()
+    argv, values = _with_path_of_config(list(argv)), flags.FlagValues()
     config = _load_config(argv)
     if config is not None:
         argv = _check_fields(argv, config)
@@ -158,6 +162,31 @@ def _value_of(flag: str, argv: list[str]) -> str | None:
     return None
 
 
+def _with_path_of_config(argv: list[str]) -> list[str]:
+    """Returns the command line with the path of a shipped config in place of its name, if there is no such file."""
+    shipped, value = _shipped(), _value_of("config", argv)
+    if value is None or pathlib.Path(value).exists():
+        return argv
+    path = shipped / f"{value.removeprefix('configs/').removesuffix('.py')}.py"
+    if not path.is_file():
+        return argv
+    place = next(number for number, argument in enumerate(argv) if re.match("--?config(=|$)", argument))
+    if "=" in argv[place]:
+        return [*argv[:place], f"--config={path}", *argv[place + 1 :]]
+    return [*argv[:place], f"--config={path}", *argv[place + 2 :]]
+
+
+def _shipped() -> pathlib.Path:
+    """Returns the directory of the shipped configs, and lets config files import it as `configs`."""
+    package = pathlib.Path(__file__).parent
+    if not (package / "configs").is_dir():  # A checkout has it beside the package.
+        sys.path += [str(package.parent)] if str(package.parent) not in sys.path else []
+        return package.parent / "configs"
+    if importlib.util.find_spec("configs") is None:
+        sys.modules["configs"] = importlib.import_module("jaxrw.configs")
+    return package / "configs"
+
+
 def _load_config(argv: list[str]) -> ConfigDict | None:
     """Returns the config without overrides, so that a mistake in its file is not taken for one in a flag."""
     path, workdir = _value_of("config", argv), _value_of("workdir", argv)
@@ -178,18 +207,25 @@ def _load_file(program: str, path: str) -> ConfigDict:
         return config
     except OSError as error:
         raise UserError(
-            f"--config {path} cannot be read; give a Python file, as configs/digits.py"
+            f"--config {path} cannot be read; give a Python file or the name of a shipped one, of {_names()}"
         ) from error
     except Exception as error:  # A config file is a program, which can raise anything.
         raise UserError(f"--config {path}: {type(error).__name__}: {_one_line(error)}") from error
 
 
+def _names() -> str:
+    return ", ".join(sorted(path.stem for path in _shipped().glob("*.py")))
+
+
 def _load_run(workdir: pathlib.Path) -> ConfigDict:
     """Returns the config that a run keeps. JSON has no tuples, and None has no type."""
+    from jaxrw import settings  # It imports JAX, which --help need not wait for.
+
     path = workdir / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_tuples)
         content["dataset"]["data_dir"] = content["dataset"]["data_dir"] or placeholder(str)
+        settings.add_fields(content)
         return ConfigDict(content)
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {_one_line(error)}"

@@ -13,18 +13,32 @@ from jaxrw import command_line
 from jaxrw.system import compilation, preemption
 from jaxrw.system.errors import RunError, Stopped, UserError
 
+USAGE = """Adversarial training with instance reweighting, from one command.
+
+    {program} --config FILE [--workdir DIR] [--mode train|evaluate|report|export] [--config.FIELD=VALUE ...]
+    {program} --config configs/sweeps/FILE [--workdir DIR] [--list]
+
+train     (default) train, or resume exactly where DIR stopped; then evaluate the last and the best checkpoint
+          with --warmup_from RUN, begin after the warm-up of another run, which is the same for every method
+evaluate  evaluate a run again: --workdir DIR [--checkpoint last|best]
+          or a PyTorch network: --config FILE --checkpoint WEIGHTS.pt|WEIGHTS.safetensors
+report    tables and figures of every results.json below DIR, in DIR/report [--markdown FILE]
+export    write a run's weights for PyTorch: --workdir DIR [--checkpoint last|best]
+
+Every field that can be set is in configs/base.py. A config file is Python and is executed.
+"""
+
 # Modules that need JAX are imported late, so that --help and a misspelt flag answer at once.
 
 
-def main(argv: Sequence[str], *, usage: str, launcher: pathlib.Path) -> int:
+def main(argv: Sequence[str], *, launcher: pathlib.Path | None = None) -> int:
     """Runs a command line; prints errors to standard error, each in one line.
 
     In a run of several processes, a process that fails leaves the run and exits instead of returning.
 
     Args:
       argv: command line; the program's name first.
-      usage: text that --help prints.
-      launcher: path of the program, which a sweep starts for each of its runs.
+      launcher: launch.py, which a sweep then starts for each of its runs; None: the installed package.
 
     Returns:
       The exit status: 0; 1 for a run that cannot continue; 2 for a mistake of the user or a failure of the system; 75
@@ -37,7 +51,7 @@ def main(argv: Sequence[str], *, usage: str, launcher: pathlib.Path) -> int:
     try:
         values = command_line.parse(argv)
         if values.help:
-            print(usage)
+            print(USAGE.format(program="jaxrw" if launcher is None else "python launch.py"))
         else:
             with preemption.raising_on_sigterm():
                 _run(values, argv, launcher)
@@ -52,7 +66,7 @@ def main(argv: Sequence[str], *, usage: str, launcher: pathlib.Path) -> int:
         status, message = preemption.STATUS, str(error)
     except KeyboardInterrupt:
         status, message = 130, "stopped; the same command goes on from what has been saved"
-    print(f"launch.py: {message}", file=sys.stderr)
+    print(f"{pathlib.Path(argv[0]).name}: {message}", file=sys.stderr)
     if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
         from jaxrw.system import hosts
 
@@ -60,7 +74,7 @@ def main(argv: Sequence[str], *, usage: str, launcher: pathlib.Path) -> int:
     return status
 
 
-def _run(values: flags.FlagValues, argv: Sequence[str], launcher: pathlib.Path) -> None:
+def _run(values: flags.FlagValues, argv: Sequence[str], launcher: pathlib.Path | None) -> None:
     if command_line.is_sweep(values.config):
         _run_sweep(values, argv, launcher)
     elif values.mode == "report":
@@ -68,7 +82,7 @@ def _run(values: flags.FlagValues, argv: Sequence[str], launcher: pathlib.Path) 
 
         print(report.run(values.workdir or "runs", markdown_path=values.markdown))
     elif values.config is None:
-        raise UserError("--config is missing; give a file, as --config configs/digits.py")
+        raise UserError("--config is missing; give a file or the name of a shipped one, as --config digits")
     else:
         compilation.enable_cache()
         _join_processes(values)
@@ -82,7 +96,7 @@ def _run(values: flags.FlagValues, argv: Sequence[str], launcher: pathlib.Path) 
             _train_and_evaluate(values, workdir)
 
 
-def _run_sweep(values: flags.FlagValues, argv: Sequence[str], launcher: pathlib.Path) -> None:
+def _run_sweep(values: flags.FlagValues, argv: Sequence[str], launcher: pathlib.Path | None) -> None:
     from jaxrw import sweep
 
     if values.mode == "report":

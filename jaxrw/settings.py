@@ -320,6 +320,13 @@ def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
     return _EARLIER | dict(flat)
 
 
+def add_fields(config: dict[str, Any]) -> None:
+    """Adds to the nested config of a run the fields that did not exist yet when it was written."""
+    for field, value in _EARLIER.items():
+        section, name = field.split(".")
+        config.setdefault(section, {}).setdefault(name, value)
+
+
 def with_effect(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a flat config that the numbers of its run depend on."""
     return {name: value for name, value in flat.items() if not name.startswith(WITHOUT_EFFECT)}

@@ -77,9 +77,10 @@ class Run:
             return self.file, _NO_EPOCHS
         return self.file, _ALL_EPOCHS if self.warmup_from in (None, self.workdir) else _AFTER_WARMUP
 
-    def command(self, launcher: pathlib.Path) -> str:
+    def command(self, launcher: pathlib.Path | None) -> str:
         """Returns the shell command that runs it."""
-        return shlex.join(["python", str(_relative(launcher)), *self.flags])
+        program = ["jaxrw"] if launcher is None else ["python", str(_relative(launcher))]
+        return shlex.join([*program, *self.flags])
 
 
 def run(
@@ -87,7 +88,7 @@ def run(
     path: pathlib.Path,
     workdir: str,
     *,
-    launcher: pathlib.Path,
+    launcher: pathlib.Path | None,
     overrides: Sequence[str] = (),
     flags: Sequence[str] = (),
     only_list: bool = False,
@@ -100,7 +101,7 @@ def run(
       config: the sweep's, see configs/sweeps/base.py.
       path: the sweep's file; the config files that it names are relative to it.
       workdir: directory of the sweep; each run gets a directory below it.
-      launcher: path of launch.py.
+      launcher: path of launch.py; None: the installed package.
       overrides: flags that set fields of every run.
       flags: further flags of every run, as "--mode=evaluate".
       only_list: print the commands of the unfinished runs instead.
@@ -247,7 +248,10 @@ def _share_warmups(sweep: list[Run], failed: Collection[Run] = ()) -> None:
 
 
 def _run_all(
-    sweep: list[Run], unfinished: list[Run], estimated: dict[_Kind, list[float]], launcher: pathlib.Path
+    sweep: list[Run],
+    unfinished: list[Run],
+    estimated: dict[_Kind, list[float]],
+    launcher: pathlib.Path | None,
 ) -> dict[Run, int]:
     """Runs the unfinished runs of a sweep; returns the exit statuses of those that failed."""
     failed: dict[Run, int] = {}
@@ -262,7 +266,8 @@ def _run_all(
             flush=True,
         )
         began = time.monotonic()
-        status = _run_process([sys.executable, str(launcher), *item.flags])
+        program = ["-m", "jaxrw"] if launcher is None else [str(launcher)]
+        status = _run_process([sys.executable, *program, *item.flags])
         if status in _STOPPED:
             raise Stopped(f"stopped in {item.name}; the same command goes on from what has been saved")
         if status == 0:

@@ -19,7 +19,7 @@ def test_make_train_shows_what_it_installs():
     command = ["make", "--dry-run", "--always-make", "train"]
     typed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "Installing JAX, Flax" in typed
-    assert "pip install --editable ." in typed
+    assert 'pip install --editable ".[train]"' in typed
     assert "--quiet" not in typed
 
 

@@ -14,6 +14,7 @@ import sys
 import tomllib
 from unittest import mock
 
+import numpy as np
 import pytest
 
 import launch
@@ -102,6 +103,9 @@ def launch_small(arguments, more=()):
     more += _FOLDER if "folder" in named else _DIGITS
     if "evaluation.attacks" in named:
         more = [argument for argument in more if "evaluation.attacks" not in argument]
+    if "extra.path" in named:
+        images = np.random.RandomState(0).randint(0, 256, (20, 8, 8, 1), np.uint8)
+        np.savez("more.npz", image=images, label=np.arange(20) % 10)
     if "keep_warmup" in named or "warmup_from" in named:
         more += _WARMUP
     return launch.main(["launch.py", *arguments, *more])
@@ -116,6 +120,11 @@ def _python(arguments):
             _check_help(ROOT / f"{module.replace('.', '/')}.py", rest)
         case [path, *rest]:
             _check_help(ROOT / path, rest)
+
+
+def _jaxrw(arguments):
+    """The installed command takes what launch.py takes, and names of shipped configs."""
+    assert launch_small(arguments) == 0, arguments
 
 
 def _weights():
@@ -152,7 +161,8 @@ def _pip(arguments):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     known = {re.sub(">=.*", "", need) for need in itertools.chain(project["dependencies"], *extras.values())}
-    known |= {"-e", ".", "/share/jaxrw", *(f".[{extra}]" for extra in extras)}
+    known |= {"-e", ".", "/share/jaxrw[train,tpu]", *(f".[{extra}]" for extra in extras)}
+    known |= {f".[{first},{second}]" for first, second in itertools.permutations(extras, 2)}
     known |= {f"jax[{extra}]" for extra in importlib.metadata.metadata("jax").get_all("Provides-Extra")}
     assert arguments[0] == "install"
     assert set(arguments[1:]) <= known
@@ -201,6 +211,7 @@ def _flags(arguments):
 
 _RULES = {
     "python": _python,
+    "jaxrw": _jaxrw,
     "make": _make,
     "pip": _pip,
     "tensorboard": _tensorboard,
