@@ -17,7 +17,8 @@ def main() -> int:
             f"jaxrw: training needs {error.name}; install it with pip install 'jaxrw[train]'", file=sys.stderr
         )
         return 2
-    return main(["jaxrw", *sys.argv[1:]])
+    sys.argv[0] = "jaxrw"  # Not __main__.py, since messages begin with it.
+    return main(sys.argv)
 
 
 if __name__ == "__main__":

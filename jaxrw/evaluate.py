@@ -15,11 +15,12 @@ from ml_collections import ConfigDict
 
 from jaxrw import figures, runs
 from jaxrw.attacks import Progress, RobustnessWarning, autoattack, suite
+from jaxrw.attacks.autoattack.bar import AutoAttackProgress
 from jaxrw.attacks.autoattack.resume import StateError
 from jaxrw.networks import torch_weights
 from jaxrw.runs import checkpoints
 from jaxrw.runs.metrics import log_evaluation
-from jaxrw.runs.progress import AutoAttackProgress, evaluation_bar, print_accuracy
+from jaxrw.runs.progress import evaluation_bar, print_accuracy
 from jaxrw.runs.results import (
     CHECKPOINTS,
     FILE,
@@ -79,7 +80,7 @@ def run(
             steps,
             restore,
         ),
-        preemption.deferring_signals(maximum=hosts.delayed_maximum()) as check,
+        preemption.deferring_signals(maximum=hosts.delayed_maximum(), hint=preemption.HINT) as check,
     ):
         identities = {
             name: {"epoch": (steps[name] - 1) // experiment.steps_per_epoch, "step": steps[name]}
@@ -169,7 +170,7 @@ def _evaluate_file(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path
         runs.open_workdir(
             workdir, sections, data=experiment.dataset.fingerprint, may_differ=("evaluation.",)
         ),
-        preemption.deferring_signals(maximum=hosts.delayed_maximum()) as check,
+        preemption.deferring_signals(maximum=hosts.delayed_maximum(), hint=preemption.HINT) as check,
     ):
         test = experiment.dataset.test
         results = begin_results(

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import shutil
+import signal
+import time
 
 import jax
 import numpy as np
@@ -14,8 +16,9 @@ import launch
 from jaxrw import evaluate, export, networks, report, runs, train
 from jaxrw.attacks import autoattack
 from jaxrw.networks import torch_weights
-from jaxrw.system.errors import UserError
+from jaxrw.system.errors import Stopped, UserError
 from jaxrw.training import step
+from jaxrw.training.accuracy import Evaluator
 from jaxrw.training.augment import to_pixels
 from jaxrw.training.experiment import Experiment, create_experiment
 
@@ -190,6 +193,24 @@ def test_no_weights_are_drawn_to_restore_others(run, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, dict(variables), expected)
     # Placed otherwise, they would have every program compiled once more.
     assert {leaf.sharding for leaf in jax.tree.leaves(variables)} == {step.replicate(np.zeros(1)).sharding}
+
+
+def test_asked_to_stop_it_says_how_to_go_on(run, tmp_path, monkeypatch):
+    workdir = shutil.copytree(run[1], tmp_path / "run")
+    measure = Evaluator.measure
+
+    def interrupted(self, attack, variables, progress):
+        signal.raise_signal(signal.SIGTERM)
+        for _ in range(600):  # A thread takes the signal up: a moment may pass.
+            progress(0)
+            time.sleep(0.1)
+        return measure(self, attack, variables, progress)
+
+    monkeypatch.setattr(Evaluator, "measure", interrupted)
+    with pytest.raises(
+        Stopped, match=r"^stopped by SIGTERM; the same command goes on from what has been saved$"
+    ):
+        evaluate.run(with_attacks("clean"), workdir)
 
 
 def test_a_constant_classifier_is_said_in_the_evaluation_and_in_every_table(run, tmp_path, capsys):

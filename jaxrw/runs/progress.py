@@ -3,7 +3,6 @@
 import contextlib
 import math
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,47 +10,8 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from jaxrw.attacks import Progress
 from jaxrw.system.errors import RunError
-
-# No bar where standard error is not a terminal.
-_BAR: dict[str, Any] = {"dynamic_ncols": True, "disable": None}
-
-
-# Where there is no bar, nothing is silent for longer.
-LINE_SECONDS = 30
-
-
-class Lines:
-    """Prints lines, and one that says where the work stands when there has been none for `LINE_SECONDS`.
-
-    A thread prints those, because a step or a compilation may take longer. On a terminal bars say it.
-    """
-
-    def __init__(self, describe: Callable[[], str]) -> None:
-        """Starts the thread; `describe` returns where the work stands."""
-        self._describe = describe
-        self._last = time.monotonic()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        if not sys.stderr.isatty():
-            self._thread.start()
-
-    def print(self, line: str) -> None:
-        """Prints a line."""
-        self._last = time.monotonic()
-        print(line, flush=True)
-
-    def _watch(self) -> None:
-        while not self._ended.wait(max(0, self._last + LINE_SECONDS - time.monotonic())):
-            if time.monotonic() >= self._last + LINE_SECONDS:
-                self.print(self._describe())
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
+from jaxrw.system.lines import BAR, Lines
 
 
 class TrainingProgress:
@@ -63,7 +23,7 @@ class TrainingProgress:
             initial=first_step * batch_size,
             unit=" images",
             unit_scale=True,
-            **_BAR,
+            **BAR,
         )
         self._batch_size, self._num_epochs = batch_size, num_epochs
         self._first_step, self._steps_per_epoch = first_step, num_steps // num_epochs
@@ -148,7 +108,7 @@ def evaluation_bar(name: str, size: int) -> Iterator[Callable[[int], None]]:
         bar.update(number)
 
     with (
-        tqdm(total=size, desc=name, unit=" images", unit_scale=True, leave=False, **_BAR) as bar,
+        tqdm(total=size, desc=name, unit=" images", unit_scale=True, leave=False, **BAR) as bar,
         contextlib.closing(Lines(lambda: f"{name}: {done:,} of {size:,} images")),
     ):
         yield update
@@ -158,54 +118,3 @@ def print_accuracy(name: str, attack: str, accuracy: float) -> None:
     """Prints the accuracy of a checkpoint under an attack, in percent, unless bars have shown it."""
     if not sys.stderr.isatty():
         print(f"{name}: {attack} {accuracy:.2f}%", flush=True)
-
-
-class AutoAttackProgress:
-    """Bars over AutoAttack's attacks, one after the other: examples still robust, time left."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._bar: tqdm | None = None
-        self._last: Progress | None = None
-        self._lines = Lines(self._describe)
-
-    def __call__(self, progress: Progress) -> None:
-        """Shows where an attack stands."""
-        if self._bar is None or self._last is None or progress.attack != self._last.attack:
-            self._close_bar()
-            self._bar = tqdm(
-                total=100,
-                desc=f"{self._name}: {progress.attack}",
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
-                leave=False,
-                **_BAR,
-            )
-        self._last = progress
-        self._bar.set_postfix_str(
-            f"{progress.robust:,} of {progress.size:,} robust, "
-            f"{tqdm.format_interval(progress.seconds_left)} left",
-            refresh=False,
-        )
-        self._bar.update(100 * progress.fraction - self._bar.n)
-
-    def _describe(self) -> str:
-        if (last := self._last) is None:
-            return f"{self._name}: AutoAttack is being compiled"
-        return (
-            f"{self._name}: {last.attack} {100 * last.fraction:.0f} % done, {last.robust:,} of {last.size:,} robust, "
-            f"{tqdm.format_interval(last.seconds_left)} left"
-        )
-
-    def close(self) -> None:
-        """Removes the bar and ends the lines."""
-        self._close_bar()
-        self._lines.close()
-
-    def _close_bar(self) -> None:
-        """Removes the bar; without a terminal, prints a line for the attack that is done."""
-        if self._bar is None or self._last is None:
-            return
-        if self._bar.disable:
-            last = self._last
-            self._lines.print(f"{self._name}: {last.attack} leaves {last.robust:,} of {last.size:,} robust")
-        self._bar.close()

@@ -21,7 +21,8 @@ GRACE_SECONDS = 25
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_HINT = "; the same command goes on from what has been saved"
+# Ends the message of a process that stopped.
+HINT = "; the same command goes on from what has been saved"
 
 
 class Check(Protocol):
@@ -46,7 +47,7 @@ def own_number(number: int, *, wait: bool) -> int:
 
 @contextlib.contextmanager
 def deferring_signals(
-    *, maximum: Maximum = own_number, grace_seconds: float = GRACE_SECONDS
+    *, maximum: Maximum = own_number, grace_seconds: float = GRACE_SECONDS, hint: str = ""
 ) -> Iterator[Check]:
     """Defers the first SIGTERM or Ctrl-C until `check()` is called.
 
@@ -56,6 +57,7 @@ def deferring_signals(
     Args:
       maximum: `hosts.delayed_maximum()` where several processes form one run, so that all stop at the same `check`.
       grace_seconds: seconds from the first signal to this process until its end.
+      hint: end of the message of `check`, which says how to go on.
 
     Yields:
       `check`, which raises `Stopped` once any process has received a signal. All processes must call it equally
@@ -66,14 +68,14 @@ def deferring_signals(
     """
     received: list[int] = []
 
-    def check(*, wait: bool = False, hint: str = "") -> None:
+    def check(*, wait: bool = False, hint: str = hint) -> None:
         number = maximum(received[0] if received else 0, wait=wait)
         if number:
             raise Stopped(f"stopped by {signal.Signals(number).name}{hint}")
 
     with _recording_signals(received, grace_seconds):
         yield check
-    check(wait=True, hint=_HINT)
+    check(wait=True, hint=HINT)
 
 
 @contextlib.contextmanager
@@ -90,7 +92,7 @@ def raising_on_sigterm() -> Iterator[None]:
 
 
 def _raise_stopped(number: int, frame: FrameType | None) -> NoReturn:
-    raise Stopped(f"stopped by {signal.Signals(number).name}{_HINT}")
+    raise Stopped(f"stopped by {signal.Signals(number).name}{HINT}")
 
 
 @contextlib.contextmanager
@@ -140,7 +142,7 @@ def _watch(reader: int, received: list[int], grace_seconds: float) -> None:
 
 
 def _exit(status: int, reason: str) -> NoReturn:
-    _print(f"launch.py: {reason}{_HINT}")
+    _print(f"{os.path.basename(sys.argv[0])}: {reason}{HINT}")
     os._exit(status)
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from jaxrw.attacks import Progress
+from jaxrw.attacks.autoattack import bar as autoattack_bar
 from jaxrw.runs import progress
+from jaxrw.system import lines
 
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.05)
+    monkeypatch.setattr(lines, "LINE_SECONDS", 0.05)
 
 
 def wait_for_line(capsys):
@@ -48,7 +50,7 @@ def test_an_attack_says_where_it_stands(capsys):
     with progress.evaluation_bar("last: pgd100", 1000) as update:
         update(500)
         assert wait_for_line(capsys)[0] == "last: pgd100: 500 of 1,000 images"
-    with contextlib.closing(progress.AutoAttackProgress("best")) as bar:
+    with contextlib.closing(autoattack_bar.AutoAttackProgress("best")) as bar:
         assert wait_for_line(capsys)[0] == "best: AutoAttack is being compiled"
         bar(Progress("apgd-ce", 100, 60, 0.25, 10.0, 30.0, True))
         time.sleep(0.1)
@@ -57,16 +59,16 @@ def test_an_attack_says_where_it_stands(capsys):
 
 
 def test_no_line_more_than_is_needed(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.5)
-    with contextlib.closing(progress.Lines(lambda: "silent")) as lines:
+    monkeypatch.setattr(lines, "LINE_SECONDS", 0.5)
+    with contextlib.closing(lines.Lines(lambda: "silent")) as printed:
         for _ in range(8):
-            lines.print("own")
+            printed.print("own")
             time.sleep(0.1)
     assert capsys.readouterr().out == "own\n" * 8
 
 
 def test_on_a_terminal_the_bar_says_it(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with contextlib.closing(progress.Lines(lambda: "silent")):
+    with contextlib.closing(lines.Lines(lambda: "silent")):
         time.sleep(0.2)
     assert capsys.readouterr().out == ""

@@ -1,7 +1,9 @@
 """Checks before and after the attacks, for mistakes that make a robust accuracy wrong without anyone noticing."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,8 +27,20 @@ class RobustnessWarning(UserWarning):
     """The true robust accuracy may be lower than the measured one."""
 
 
+def check_key(key: object) -> None:
+    """Raises ValueError, in one line, unless `key` is a single PRNG key, of the new or of the old kind."""
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+            return
+        if key.dtype == np.uint32 and key.ndim == 1:
+            return
+    raise ValueError(f"key is {' '.join(repr(key).split()):.60}; must be one PRNG key, as jax.random.key(0)")
+
+
 def check_problem(images: np.ndarray, labels: np.ndarray, *, eps: float, batch_size: int) -> None:
     """Raises ValueError, in one line, for arguments of `autoattack` that make no sense."""
+    if labels.ndim == 2 and len(images) == len(labels) and labels.shape[1] > 1:
+        raise ValueError(f"labels are {labels.shape}, one-hot; must be classes [N]: give labels.argmax(1)")
     if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels):
         raise ValueError(
             f"images are {images.shape} and labels {labels.shape}; must be [N, H, W, C] and [N] for one N"
@@ -41,6 +55,24 @@ def check_problem(images: np.ndarray, labels: np.ndarray, *, eps: float, batch_s
     if not 0 < eps <= 1:
         raise ValueError(f"eps is {eps}; must be in (0, 1], as pixels are: 8 / 255, not 8")
     check_at_least(1, batch_size=batch_size)
+
+
+def explain(error: Exception, logits_fn: LogitsFn, shape: tuple[int, int, int]) -> str | None:
+    """Returns what to do about an error of a model on a batch of images [H, W, C]; None: nobody knows here."""
+    if isinstance(error, flax.errors.TraceContextError):
+        return (
+            "logits_fn changes its own state, as a Flax NNX model in training mode does, but attacks need a model in "
+            "evaluation mode: call model.eval() first"
+        )
+    height, width, channels = shape
+    for names, one, words in (
+        ("[H, W, C]", shape, "jax.vmap(model)"),
+        ("[C, H, W]", (channels, height, width), "lambda x: jax.vmap(model)(x.transpose(0, 3, 1, 2))"),
+    ):
+        with contextlib.suppress(Exception):  # The model can raise anything.
+            if jax.eval_shape(logits_fn, jax.ShapeDtypeStruct(one, jnp.float32)).ndim == 1:
+                return f"logits_fn takes one image {names}, not a batch [B, H, W, C]: give {words}"
+    return None
 
 
 def check_model(images: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> None:

@@ -5,9 +5,11 @@ attacks", ICML 2020, the "standard" set.
 """
 
 import collections
+import contextlib
 import dataclasses
 import os
 import pathlib
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxrw.attacks.autoattack import checks, ensemble, resume
+from jaxrw.attacks.autoattack.bar import AutoAttackProgress
 from jaxrw.attacks.autoattack.ensemble import Budget, EnsembleAttack
 from jaxrw.attacks.autoattack.problem import Placement, Problem
 from jaxrw.attacks.autoattack.slots import Slots, slot_count
@@ -24,9 +27,9 @@ from jaxrw.attacks.types import LogitsFn
 from jaxrw.system import hosts
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AutoAttackResult:
-    """Result of AutoAttack; accuracies are in percent of all N examples."""
+    """Result of AutoAttack; accuracies are in percent of all N examples. It prints as a table."""
 
     adversarial: np.ndarray  # [N, H, W, C] float32, the image that fooled; the original if none did or had to
     robust: np.ndarray  # [N] bool, correct and fooled by no attack: the worst case
@@ -38,6 +41,26 @@ class AutoAttackResult:
     seconds: dict[str, float]  # spent on this attack, compilation included
     num_targets: int  # wrong classes that a targeted attack tries, at most K - 1
     warnings: tuple[str, ...]  # texts of the `RobustnessWarning`s
+
+    def __repr__(self) -> str:
+        """Returns a table of the attacks, and the warnings."""
+        rows = [
+            ("", "attacked", "fooled", "accuracy", "seconds"),
+            ("clean", "", "", f"{self.clean_accuracy:.2f}", ""),
+        ]
+        rows += [
+            (
+                name,
+                f"{self.attacked[name]:,}",
+                f"{self.fooled[name]:,}",
+                f"{accuracy:.2f}",
+                f"{self.seconds[name]:.1f}",
+            )
+            for name, accuracy in self.accuracy.items()
+        ]
+        lines = [(f"{name:10}" + "".join(f"{cell:>10}" for cell in cells)).rstrip() for name, *cells in rows]
+        head = f"AutoAttack leaves {self.robust.sum():,} of {len(self.robust):,} examples robust; accuracy in percent"
+        return "\n".join([head, *lines, *(f"warning: {text}" for text in self.warnings)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +88,7 @@ def autoattack(
     num_steps: int = 100,
     num_targets: int = 9,
     num_queries: int = 5000,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool = True,
     state_path: str | os.PathLike[str] | None = None,
     state_seconds: float = 60.0,
 ) -> AutoAttackResult:
@@ -86,7 +109,8 @@ def autoattack(
       num_steps: steps of APGD and FAB for each target; at least 1.
       num_targets: number of targets of APGD-T and FAB-T, at least 1; K - 1 if that is less.
       num_queries: squares of Square; at least 1.
-      progress: called with a `Progress` after every look at the slots. An exception that it raises ends the evaluation
+      progress: True shows bars on standard error, or lines where that is no terminal; False shows nothing. A function
+        is called with a `Progress` after every look at the slots. An exception that it raises ends the evaluation
         after the state is written. With several hosts, all must raise it for the same `Progress`, one that is
         `together`.
       state_path: file (.npz) that is written during the evaluation, and that the evaluation resumes from if it exists.
@@ -105,6 +129,7 @@ def autoattack(
         input gradients that are 0; Square fooling what the attacks with gradients did not; images that fool only
         sometimes.
     """
+    checks.check_key(key)
     images, labels, attacks = np.asarray(images), np.asarray(labels), tuple(attacks)
     checks.check_problem(images, labels, eps=eps, batch_size=batch_size)
     if state_path is not None and not pathlib.Path(state_path).parent.is_dir():
@@ -119,10 +144,21 @@ def autoattack(
         ensemble.check_classes(selected, problem.logits.shape[1])
         file = resume.StateFile(state_path, problem, attacks, budget, state_seconds)
         state = file.load()
-        for number, attack in enumerate(selected):
-            _run_attack(problem, state, file, number, attack, budget, progress or (lambda _: None))
+        with _shown(progress) as show:
+            for number, attack in enumerate(selected):
+                _run_attack(problem, state, file, number, attack, budget, show)
         after = _warn(_warnings_after(state, attacks))
         return _result(problem, state, attacks, before + after)
+
+
+@contextlib.contextmanager
+def _shown(progress: Callable[[Progress], None] | bool) -> Iterator[Callable[[Progress], None]]:
+    """Yields what is called with every `Progress`, see `autoattack`."""
+    if progress is True and hosts.is_first():
+        with contextlib.closing(AutoAttackProgress(file=sys.stderr)) as bars:
+            yield bars
+    else:
+        yield progress if callable(progress) else lambda _: None
 
 
 def _warn(messages: Iterator[str]) -> tuple[str, ...]:

@@ -113,10 +113,17 @@ class Problem:
         """Predicts all images and ranks their targets.
 
         Raises:
-          ValueError: the logits are not [B, K] with K of at least 2, or a label is not in 0..K-1.
+          ValueError: the model takes no batch or is in training mode, the logits are not [B, K] with K of at least 2,
+            or a label is not in 0..K-1.
         """
         first = placement.first_batch(images)
-        checks.check_model(first, placement.predict(first), labels)
+        try:
+            predicted = placement.predict(first)
+        except Exception as error:
+            if words := checks.explain(error, placement.logits_fn, images.shape[1:]):
+                raise ValueError(words) from error
+            raise
+        checks.check_model(first, predicted, labels)
         logits, correct = placement.judge(images, labels)
         targets = placement.rank(logits, labels, num_targets)
         return cls(key, placement, eps, images, labels, logits, correct, targets)
