@@ -24,8 +24,7 @@ _PAGE = """# Which models of RobustBench can I load?
 **Loads** means that the architecture and the names in its file are supported: each such network has the names and
 shapes of a PyTorch network written from what is published, and each family's logits are that network's. The files
 themselves were not downloaded, and no accuracy below was measured here. A file with more than weights, because
-something else was pickled into it, is refused in one line: load it with its authors' code and save
-`model.state_dict()`.
+something else was pickled into it, is refused in one line: load it with its authors' code, save `model.state_dict()`.
 
 Download a file from [RobustBench](https://github.com/RobustBench/robustbench), then evaluate it with the fields of its
 row. For example, Wang2023Better_WRN-28-10:
