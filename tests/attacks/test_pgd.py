@@ -269,8 +269,8 @@ def test_ties_and_nan_are_not_correct():
 
 def test_mistakes_name_the_value_and_the_choices():
     key = jax.random.key(0)
-    with pytest.raises(ValueError, match="loss is 'kl'; choose one of ce, cw"):
-        attack(loss="kl")(key, network, IMAGES, LABELS)
+    with pytest.raises(ValueError, match="loss is 'dlr'; choose one of ce, cw, kl"):
+        attack(loss="dlr")(key, network, IMAGES, LABELS)
     with pytest.raises(ValueError, match="start is 'gauss'; choose one of uniform, normal, none"):
         attack(start="gauss")(key, network, IMAGES, LABELS)
     with pytest.raises(ValueError, match="norm is 'L2'; choose one of linf, l2, l1"):

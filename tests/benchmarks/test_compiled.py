@@ -154,7 +154,9 @@ def test_the_step_of_pgd_10_costs_what_theory_says(name, monkeypatch):
     first, second, dense = 8 * 8 * 9 * 1 * 8, 8 * 8 * 9 * 8 * 16, 16 * 10
     crop = 2 * 8 * 8 * 8  # rows and columns are taken by products with ones and zeros
     forward = first + second + dense
-    assert program.total("flops") == 2 * batch * (passes * forward - not_needed * first + crop)
+    # The prediction that TRADES' attack leaves shares with the loss what comes before the only BatchNorm.
+    shared = first + second if "trades" in name else 0
+    assert program.total("flops") == 2 * batch * (passes * forward - not_needed * first - shared + crop)
 
 
 @pytest.mark.parametrize(("name", "gmac"), [("resnet18_c10", 0.5554), ("wrn_c10", 6.66)])

@@ -25,6 +25,6 @@ if __name__ == "__main__":
     images = np.random.RandomState(0).uniform(size=(40, 8, 8, 1)).astype(np.float32)
     model = Network(nnx.Rngs(0))
     labels = np.asarray(model(images)).argmax(1)
-    result = attacks.autoattack(jax.random.key(0), model, images, labels, eps=0.01)
+    result = attacks.autoattack(jax.random.key(0), model, images, labels, eps=0.01, batch_size=40)
     assert 0 < result.robust.mean() < 1
     print(f"{jaxrw.__file__}: AutoAttack accuracy {100 * result.robust.mean():.2f} %")
