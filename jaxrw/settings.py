@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxrw import methods, networks
@@ -175,6 +177,10 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
             raise UserError(
                 f"{field} is missing from the config; begin with configs/base.py, which has every field"
             )
+    if "method.source" in fields and fields["method.name"] not in methods.METHODS:
+        raise UserError(
+            f"method.name is {fields['method.name']!r}, which a config file has added; give that file with --config"
+        )
     for field, choices in CHOICES.items():
         _check_choice(field, fields[field], choices)
     if not config.evaluation.attacks:
@@ -272,6 +278,7 @@ def check_dataset(config: ConfigDict, dataset: Dataset) -> None:
             f"dataset.pad is {config.dataset.pad}, but images are {height}x{width}; must be in "
             f"0..{min(height, width) - 1}, so that every crop shows some of its image"
         )
+    _check_weight(config, dataset.num_classes)
     if methods.METHODS[config.method.name].base is not None and dataset.num_classes < 3:
         raise UserError(
             f"dataset.name is {config.dataset.name!r} with {dataset.num_classes} classes; method.name "
@@ -299,9 +306,36 @@ def doubts(config: ConfigDict) -> Iterator[str]:
             yield f"{section}.{doubt}"
 
 
+def _check_weight(config: ConfigDict, num_classes: int) -> None:
+    """Raises UserError if the weight of a method of one's own cannot be computed."""
+    method = methods.METHODS[config.method.name]
+    if method.source is None:
+        return
+    scalar = jax.ShapeDtypeStruct((), jnp.int32)
+    logits = jax.ShapeDtypeStruct((num_classes,), jnp.float32)
+    try:
+        weighting = method.weighting(config.method, num_steps=config.attack.num_steps)
+        weight = jax.eval_shape(lambda *arguments: jnp.asarray(weighting(*arguments)), logits, scalar, scalar)
+    except Exception as error:  # It is a user's program, which can raise anything.
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"method.name is {method.name!r}; its weight raises {type(error).__name__}: {reason}"
+        ) from error
+    if weight.shape != () or not jnp.issubdtype(weight.dtype, jnp.floating):
+        raise UserError(
+            f"method.name is {method.name!r}; its weight is {weight.dtype}{list(weight.shape)}; must be one float for "
+            f"logits [{num_classes}], a label and kappa"
+        )
+
+
 def as_json(config: ConfigDict) -> dict[str, Any]:
-    """Returns a config as the nested dicts and lists that config.json holds."""
-    return json.loads(config.to_json())
+    """Returns a config as the nested dicts and lists that config.json holds, with the code of a method of one's own."""
+    content: dict[str, Any] = json.loads(config.to_json())
+    method = methods.METHODS.get(content.get("method", {}).get("name"))
+    if method is not None and method.source is not None:
+        own = {"title": method.title, "constants": list(method.constants), "source": method.source}
+        content["method"] |= own
+    return content
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

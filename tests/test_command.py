@@ -81,9 +81,16 @@ def test_it_trains_from_an_empty_directory(elsewhere):
 )
 def test_a_missing_extra_is_named(program, words):
     """As if only the core was installed, but for what the core's own libraries bring: absl, orbax and SciPy."""
-    modules = (
-        ["ml_collections", "jinja2", "matplotlib", "sklearn", "tensorflow_datasets", "PIL", "tensorboardX", "array_record"]
-    )
+    modules = [
+        "ml_collections",
+        "jinja2",
+        "matplotlib",
+        "sklearn",
+        "tensorflow_datasets",
+        "PIL",
+        "tensorboardX",
+        "array_record",
+    ]
     hiding = f"import sys; sys.modules.update(dict.fromkeys({modules}))\n"
     done = subprocess.run([sys.executable, "-c", hiding + program], capture_output=True, text=True, cwd=ROOT)
     if words:

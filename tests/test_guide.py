@@ -103,7 +103,7 @@ def test_configs_of_the_page_are_configs(tmp_path, capsys, monkeypatch):
 
 def test_the_method_of_the_page_is_known_everywhere(here, monkeypatch, capsys):
     """Added as docs/extending.md says, it is in the config check, the step, report, sweep, figure and README check."""
-    function, record, check = blocks("extending")
+    _, function, record, check = blocks("extending")
     namespace = {}
     exec(f"import jax\nimport jax.numpy as jnp\nfrom jaxrw.methods import Method\n{function}", namespace)
     exec(check, namespace)

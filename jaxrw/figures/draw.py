@@ -16,7 +16,7 @@ FIGURES = {
     "figure2_margins": "Figure 2: true class probability against margin",
     "figure3_distributions": "Figure 3: two predicted distributions and their cosine similarity",
     "figure4_similarity": "Figure 4: similarity against incorrect rate, with Pearson's r",
-    "weighting": "Every method's weight over the probability simplex, with this run's constants",
+    "weighting": "Weights of the paper's methods and of the run's over the probability simplex",
 }
 
 

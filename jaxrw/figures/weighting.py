@@ -16,13 +16,23 @@ from matplotlib.ticker import MaxNLocator
 from jaxrw.figures import style
 from jaxrw.methods import METHODS, Method, Weighting
 
+# Constants as in formulas; those of a method of one's own have their names.
+_SYMBOLS = {
+    "lam": r"$\Lambda$",
+    "tau": r"$\tau$",
+    "alpha": r"$\alpha$",
+    "beta": r"$\beta$",
+    "gamma": r"$\gamma$",
+    "temperature": "$r$",
+}
+
 
 def draw_weighting(
     settings: Mapping[str, Any], *, num_classes: int, num_steps: int, resolution: int = 240
 ) -> Figure:
-    """Draws each method's weight, M included and before normalizing, as color over (p_y, p_2); GAIRAT's over kappa.
+    """Draws the weights of the paper's methods and of the run's as color over (p_y, p_2), GAIRAT's over kappa.
 
-    The rest of the probability is shared evenly by the other classes.
+    M is included; nothing is normalized over a batch. The rest of the probability is shared evenly by the other classes.
 
     Args:
       settings: section `method` of a config.
@@ -30,7 +40,7 @@ def draw_weighting(
       num_steps: steps of the training attack.
       resolution: points along each axis.
     """
-    columns = _columns()
+    columns = _columns(settings["name"])
     figure, axes = style.create_figure(4.7, rows=2, columns=len(columns), squeeze=False)
     for place, method in np.ndenumerate(np.array(columns, object).T):
         axis = axes[place]
@@ -47,9 +57,16 @@ def draw_weighting(
     return figure
 
 
-def _columns() -> list[tuple[Method, Method | None]]:
-    """Returns the panels by column: a method above the one that reweights its margin, and the others in pairs."""
-    drawn = [method for method in reversed(METHODS.values()) if method.reweighted]
+def _columns(name: str) -> list[tuple[Method, Method | None]]:
+    """Returns the panels by column: a method above the one that reweights its margin, and the others in pairs.
+
+    Without methods that the paper does not have, but for the one of that name.
+    """
+    drawn = [
+        method
+        for method in reversed(METHODS.values())
+        if method.reweighted and (not method.beyond_paper or method.name == name)
+    ]
     pairs: list[tuple[Method, Method | None]] = [
         (METHODS[method.base], method) for method in drawn if method.base
     ]
@@ -115,8 +132,7 @@ def _draw_steps(axis: Axes, weighting: Weighting, num_classes: int, num_steps: i
 
 def _constants(method: Method, settings: Mapping[str, Any]) -> str:
     """Returns the constants that a method's weight depends on, without M."""
-    signs = {"lam": "\\Lambda"}
     numbers = [name for name in method.constants if name not in ("multiplier", "similarity")]
-    words = [f"${signs.get(name, chr(92) + name)}$ = {settings[name]:g}" for name in numbers]
+    words = [f"{_SYMBOLS.get(name, name)} = {settings[name]:g}" for name in numbers]
     words += ["no $c$"] if "similarity" in method.constants and not settings["similarity"] else []
     return ", ".join(words) or method.formula

@@ -7,7 +7,7 @@ sweeps read them.
 
 from jaxrw.methods import margins, objectives, weightings
 from jaxrw.methods.objectives import OBJECTIVES, Objective
-from jaxrw.methods.records import CONSTANTS, METHODS, Method, get, title
+from jaxrw.methods.records import CONSTANTS, METHODS, Method, add, get, title
 from jaxrw.methods.weightings import Weighting
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Method",
     "Objective",
     "Weighting",
+    "add",
     "get",
     "margins",
     "objectives",

@@ -1,7 +1,7 @@
 """The reweighting methods, one record each.
 
-To add a method, write the function of its weight and add a record to `METHODS`. A constant that it reads is a
-keyword-only argument of that function and a field of `config.method`.
+To add a method, write the function of its weight and add a record to `METHODS`, here or with `add` in a config file. A
+constant that it reads is a keyword-only argument of that function and a field of `config.method`.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ class Method:
       weight: (logits, label, kappa, *, constants) -> [] float32 weight of one example.
       normalized: whether weights are divided by their mean over the global batch.
       base: name of the method whose margin this one reweights; None for the others.
+      beyond_paper: whether figures of all methods leave it out.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Method:
     weight: Callable[..., jax.Array]
     normalized: bool = False
     base: str | None = None
+    beyond_paper: bool = False
 
     @property
     def reweighted(self) -> bool:
@@ -52,6 +54,11 @@ class Method:
         parameters = inspect.signature(self.weight).parameters.values()
         names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         return tuple(name for name in names if name not in _FROM_THE_ATTACK)
+
+    @property
+    def source(self) -> str | None:
+        """Code of the weight if a config file has added the method; None for shipped ones."""
+        return inspect.getsource(self.weight) if self.name in _ADDED else None
 
     @property
     def counts_steps(self) -> bool:
@@ -155,15 +162,36 @@ METHODS = {
         Method("mail", "MAIL", "M sigmoid(-gamma (m + beta))", _mail),
         Method("ours_wmmr", "Ours+WMMR", "M exp(-m~)", _ours_wmmr, base="wmmr"),
         Method("ours_mail", "Ours+MAIL", "M sigmoid(-gamma (m~ + beta))", _ours_mail, base="mail"),
-        # Not of the paper.
-        Method("constant", "Constant", "c", _constant),
-        Method("mail_logits", "MAIL on logits", "M sigmoid(-gamma (z_y - z_2 + beta))", _mail_logits),
-        Method("done", "DONE", "exp(cross-entropy / r)", _done, normalized=True),
+        Method("constant", "Constant", "c", _constant, beyond_paper=True),
+        Method(
+            "mail_logits",
+            "MAIL on logits",
+            "M sigmoid(-gamma (z_y - z_2 + beta))",
+            _mail_logits,
+            beyond_paper=True,
+        ),
+        Method("done", "DONE", "exp(cross-entropy / r)", _done, normalized=True, beyond_paper=True),
     )
 }
 
 # Fields of `config.method` that any method reads.
 CONSTANTS = tuple(dict.fromkeys(name for method in METHODS.values() for name in method.constants))
+
+
+# Names of methods that config files have added.
+_ADDED: set[str] = set()
+
+
+def add(method: Method) -> None:
+    """Adds a method of one's own to `METHODS`; a config file calls it before its `get_config`.
+
+    Raises:
+      ValueError: its name is that of a shipped method.
+    """
+    if method.name in METHODS.keys() - _ADDED:
+        raise ValueError(f"the method {method.name!r} is a shipped one; choose another name")
+    METHODS[method.name] = method
+    _ADDED.add(method.name)
 
 
 def title(method: Method, objective: Objective, *, perturbs_weights: bool = False) -> str:

@@ -1,11 +1,14 @@
 """Reads every results.json below a directory; those that cannot be used are left out with a reason."""
 
 import dataclasses
+import inspect
 import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+import jax
 
 from jaxrw import methods, settings
 from jaxrw.attacks.suite import ATTACKS
@@ -133,6 +136,7 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
         raise UnusableFileError(
             "of weights that were trained elsewhere, by no method and with no seed known here"
         )
+    _add_method(settings.flatten(content["config"]))
     results.check(content)
     config = settings.completed(settings.flatten(content["config"]))
     checkpoints = {
@@ -148,6 +152,21 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
     if has_config:
         _check_same(config, settings.completed(settings.flatten(read_object(directory / "config.json"))))
     return Run(path, config, checkpoints, content, _describe_data(content))
+
+
+def _add_method(config: dict[str, Any]) -> None:
+    """Lets tables name a method that the config file of a run has added; its weight is not computed."""
+    name = config.get("method.name")
+    if not isinstance(name, str) or name in METHODS or "method.source" not in config:
+        return
+
+    def unknown(logits: jax.Array, label: jax.Array, kappa: jax.Array) -> jax.Array:
+        raise NotImplementedError(f"the weight of {name} is known to its config file alone")
+
+    constants = [constant for constant in config.get("method.constants", ()) if str(constant).isidentifier()]
+    parameters = [inspect.Parameter(constant, inspect.Parameter.KEYWORD_ONLY) for constant in constants]
+    unknown.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    methods.add(methods.Method(name, str(config.get("method.title", name)), "", unknown))
 
 
 def _describe_data(content: Results) -> str | None:
