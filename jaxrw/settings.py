@@ -22,6 +22,7 @@ WITHOUT_EFFECT = (
     "evaluation.figure_",
     "evaluation.save_adversarial",
     "checkpoint.",
+    "writers",
 )
 
 # Fields that earlier versions did not have; None where a config has none.
