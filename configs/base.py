@@ -15,6 +15,9 @@ def get_config() -> ConfigDict:
     # Of initial parameters, order, augmentation and attack starts. Which images validate does not depend on it.
     config.seed = 0
 
+    # Where metrics go beside metrics.jsonl: tensorboard, wandb, or one of your own, see docs/logging.md.
+    config.writers = ("tensorboard",)
+
     config.dataset = ConfigDict()
     config.dataset.name = "cifar10"  # see `jaxrw.data.load`
     config.dataset.data_dir = placeholder(str)  # None: that of TFDS, ~/tensorflow_datasets

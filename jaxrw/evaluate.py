@@ -67,6 +67,7 @@ def run(
       Stopped: SIGTERM or Ctrl-C; finished attacks are in results.json, and AutoAttack's state in its file.
     """
     workdir = pathlib.Path(workdir)
+    writers = runs.writers.names(config)
     if config.evaluation.save_adversarial and jax.process_count() > 1:
         raise UserError(
             f"evaluation.save_adversarial is True on {jax.process_count()} hosts; must be False there: "
@@ -104,10 +105,13 @@ def run(
         names = [name for name in steps if checkpoint in (None, name)]
         evaluation = _Evaluation.of(config, experiment, workdir, check)
         evaluation.measure_missing(results, names, restore)
-        log_evaluation(workdir, {name: results["checkpoints"][name] for name in names}, config.evaluation)
+        evaluated = {name: results["checkpoints"][name] for name in names}
+        log_evaluation(workdir, evaluated, config.evaluation, writers=writers)
         if config.evaluation.figure_examples:
             shown = names[0]  # The last, unless only the best is asked for.
-            _update_figures(experiment, workdir, results, shown, restore, redraw=results != earlier)
+            _update_figures(
+                experiment, workdir, results, shown, restore, redraw=results != earlier, writers=writers
+            )
     return results
 
 
@@ -320,6 +324,7 @@ def _update_figures(
     name: str,
     restore: _Restore,
     redraw: bool,
+    writers: Sequence[str],
 ) -> None:
     """Measures what the figures of a checkpoint show if it is missing, and then, or with `redraw`, draws them all."""
     fields = ("norm", "eps", "step_size", "batch_size", "figure_examples", "figure_eps")
@@ -331,5 +336,5 @@ def _update_figures(
     elif not redraw:
         return
     hosts.run_on_first(figures.draw_again, workdir)
-    with contextlib.closing(runs.MetricsLog(workdir)) as log:
+    with contextlib.closing(runs.MetricsLog(workdir, writers=writers)) as log:
         log.write_image("examples", workdir / "figures" / "examples.png", step=checkpoint["step"])

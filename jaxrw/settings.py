@@ -24,6 +24,7 @@ WITHOUT_EFFECT = (
     "evaluation.figure_",
     "evaluation.save_adversarial",
     "checkpoint.",
+    "writers",
 )
 
 # What a run did whose config was written before a field existed.

@@ -46,6 +46,7 @@ def run(
         checkpoints are kept.
       Stopped: SIGTERM or Ctrl-C; the state after the last step is saved.
     """
+    writers = runs.writers.names(config)
     experiment = create_experiment(config)
     extra = _load_extra(config, experiment)
     if (pathlib.Path(workdir) / "checkpoints").exists():
@@ -93,7 +94,7 @@ def run(
             step_size=config.evaluation.step_size,
             batch_size=config.evaluation.batch_size,
         )
-        with contextlib.closing(runs.MetricsLog(workdir, resume_at=done)) as log:
+        with contextlib.closing(runs.MetricsLog(workdir, resume_at=done, writers=writers)) as log:
             _train(
                 experiment,
                 state,

@@ -32,7 +32,8 @@ def draw_weighting(
 ) -> Figure:
     """Draws the weights of the paper's methods and of the run's as color over (p_y, p_2), GAIRAT's over kappa.
 
-    M is included; nothing is normalized over a batch. The rest of the probability is shared evenly by the other classes.
+    M is included, and nothing is normalized over a batch. The rest of the probability is shared evenly by the other
+    classes.
 
     Args:
       settings: section `method` of a config.

@@ -1,33 +1,23 @@
-"""metrics.jsonl, one line per measurement of training and evaluation, and the same values for TensorBoard."""
+"""metrics.jsonl, one line per measurement of training and evaluation, and the same values for other writers."""
 
 import contextlib
 import json
 import os
 import pathlib
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import tensorboardX
 from ml_collections import ConfigDict
-from PIL import Image
 
 from jaxrw.attacks import suite
 from jaxrw.runs.checks import is_count, is_number
 from jaxrw.runs.json_files import as_run_errors
+from jaxrw.runs.writers import WRITERS, Line
 from jaxrw.system import files, hosts
-from jaxrw.training import histograms
-
-# TensorBoard sorts by name, and learning curves should stand before the single points of an evaluation.
-_TAGS = {"evaluation": "verdict"}
-
-# A line of metrics.jsonl.
-Line = dict[str, Any]
 
 
 class MetricsLog:
-    """Writes metrics.jsonl and TensorBoard events, on the first process alone.
+    """Writes metrics.jsonl and what other writers write, on the first process alone.
 
     Attributes:
       lines: all lines of the run, on every process.
@@ -36,13 +26,20 @@ class MetricsLog:
       RunError: from the constructor and `write`; metrics.jsonl cannot be written.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, resume_at: int | None = None) -> None:
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        resume_at: int | None = None,
+        writers: Sequence[str] = ("tensorboard",),
+    ) -> None:
         """Opens the files of a run to append to them.
 
         Args:
           workdir: directory of the run.
           resume_at: step of the checkpoint from which training resumes. Later lines are dropped, since they will be
             written again. None: all lines stay.
+          writers: keys of `writers.WRITERS`.
         """
         self._path = workdir / "metrics.jsonl"
         self.lines: list[Line] = hosts.broadcast(
@@ -55,12 +52,7 @@ class MetricsLog:
                 file.write("".join(f"{json.dumps(line)}\n" for line in self.lines).encode())
         with as_run_errors(self._path):
             self._file = self._path.open("ab", buffering=0)  # a buffer would be written later, after an error
-        # tensorboardX names files by the second; the suffix keeps those of two processes apart, and in order.
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir),
-            purge_step=None if resume_at is None else resume_at + 1,
-            filename_suffix=f".{time.time_ns()}",
-        )
+        self._writers = [WRITERS[name](workdir, resume_at) for name in writers]
 
     def write(self, kind: str, *, epoch: int, step: int, **values: Any) -> None:
         """Writes a line.
@@ -69,8 +61,7 @@ class MetricsLog:
           kind: "train", "validation" or "evaluation".
           epoch: 0-based.
           step: steps done.
-          **values: what was measured, and "checkpoint", the name of the one that was evaluated. Numbers and histograms
-            also go to TensorBoard.
+          **values: what was measured, and "checkpoint", the name of the one that was evaluated.
         """
         line = {"kind": kind, "epoch": epoch, "step": step, **values}
         self.lines.append(line)
@@ -79,44 +70,21 @@ class MetricsLog:
         with as_run_errors(self._path):
             self._file.write(f"{json.dumps(line)}\n".encode())
             os.fsync(self._file.fileno())
-        tag = _TAGS.get(kind, kind)
-        prefix = f"{tag}/{values['checkpoint']}" if "checkpoint" in values else tag
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._events.add_scalar(f"{prefix}/{name}", value, step)
-            elif name in histograms.EDGES:
-                self._write_histogram(f"{prefix}/{name}", np.asarray(value), histograms.EDGES[name], step)
-        self._events.flush()
-
-    def _write_histogram(self, tag: str, counts: np.ndarray, edges: np.ndarray, step: int) -> None:
-        """Writes counts of fixed bins; TensorBoard names a bin by its upper edge."""
-        middles = (edges[:-1] + edges[1:]) / 2
-        # TensorBoard omits the empty bins at both ends, and stretches their neighbors to min and max.
-        occupied = np.flatnonzero(counts)
-        self._events.add_histogram_raw(
-            tag,
-            min=edges[occupied[0]],
-            max=edges[occupied[-1] + 1],
-            num=int(counts.sum()),
-            sum=float(counts @ middles),
-            sum_squares=float(counts @ middles**2),
-            bucket_limits=edges[1:].tolist(),
-            bucket_counts=counts.tolist(),
-            global_step=step,
-        )
+        for writer in self._writers:
+            writer.write(line)
 
     def write_image(self, name: str, path: pathlib.Path, *, step: int) -> None:
-        """Adds a PNG file to TensorBoard's images."""
-        if hosts.is_first():
-            with Image.open(path) as image:
-                self._events.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+        """Adds a PNG file to what the other writers show."""
+        for writer in self._writers if hosts.is_first() else ():
+            writer.write_image(name, path, step)
 
     def close(self) -> None:
-        """Closes both files."""
+        """Closes all files."""
         if hosts.is_first():
             with contextlib.suppress(OSError):  # `write` has raised it
                 self._file.close()
-            self._events.close()
+            for writer in self._writers:
+                writer.close()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[Line]:
@@ -148,7 +116,11 @@ def _parse(text: str) -> Line | None:
 
 
 def log_evaluation(
-    workdir: pathlib.Path, checkpoints: Mapping[str, Mapping[str, Any]], evaluation: ConfigDict
+    workdir: pathlib.Path,
+    checkpoints: Mapping[str, Mapping[str, Any]],
+    evaluation: ConfigDict,
+    *,
+    writers: Sequence[str],
 ) -> None:
     """Writes a line for each checkpoint with accuracies that metrics.jsonl does not hold yet.
 
@@ -158,9 +130,10 @@ def log_evaluation(
       workdir: directory of the run.
       checkpoints: those of results.json that were evaluated, by name.
       evaluation: section of the config.
+      writers: keys of `writers.WRITERS`.
     """
     settings = {field: evaluation[field] for field in ("norm", "eps", "step_size")}
-    with contextlib.closing(MetricsLog(workdir)) as log:
+    with contextlib.closing(MetricsLog(workdir, writers=writers)) as log:
         for name, checkpoint in checkpoints.items():
             place = {"checkpoint": name, "epoch": checkpoint["epoch"], "step": checkpoint["step"]}
             logged = [line for line in log.lines if line.items() >= place.items()]

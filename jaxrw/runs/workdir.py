@@ -21,7 +21,7 @@ from jaxrw.system import hosts
 from jaxrw.system.errors import RunError, UserError
 
 # Fields that may change between two commands on one directory: the data may lie elsewhere on another machine.
-_MAY_DIFFER = ("dataset.data_dir", "evaluation.save_adversarial", "checkpoint.keep_warmup")
+_MAY_DIFFER = ("dataset.data_dir", "evaluation.save_adversarial", "checkpoint.keep_warmup", "writers")
 
 # File with the operating system's lock, which is released when the process ends in any way.
 _LOCK = ".lock"
