@@ -29,6 +29,7 @@ WITHOUT_EFFECT = (
 
 # What a run did whose config was written before a field existed.
 _EARLIER: dict[str, Any] = {
+    "writers": ["tensorboard"],
     "dataset.validation_share": None,
     "model.activation": None,
     "model.shortcut": None,
@@ -358,8 +359,8 @@ def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
 def add_fields(config: dict[str, Any]) -> None:
     """Adds to the nested config of a run the fields that did not exist yet when it was written."""
     for field, value in _EARLIER.items():
-        section, name = field.split(".")
-        config.setdefault(section, {}).setdefault(name, value)
+        section, _, name = field.rpartition(".")
+        (config.setdefault(section, {}) if section else config).setdefault(name, value)
 
 
 def with_effect(flat: Mapping[str, Any]) -> dict[str, Any]:

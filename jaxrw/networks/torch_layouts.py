@@ -31,8 +31,6 @@ class TorchLayout:
       convolutions: number of convolutions in a block.
       others: number of layers outside of blocks that the depth in the network's name counts.
       unit: channels of a network of width 1 in the first stage.
-      has: a name that tells it from the families with the same names of blocks.
-      lacks: a name that such another family has.
       statistics: mean and std that its authors keep outside of the file, by number of classes; empty if they keep them
         inside, or use none.
     """
@@ -42,8 +40,6 @@ class TorchLayout:
     convolutions: int = 2
     others: int = 2
     unit: int = 1
-    has: str = ""
-    lacks: str = ""
     statistics: Mapping[int, Statistics] = dataclasses.field(default_factory=dict)
 
     def name(self, layer: str) -> str:
@@ -87,15 +83,12 @@ _DEEPMIND_STATISTICS: dict[int, Statistics] = {
     100: ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 LAYOUTS: dict[type[networks.Network], TorchLayout] = {
-    networks.ResNet: TorchLayout("layer{stage}.{index}", _RESNET_LAYERS, lacks="layer1.0.conv3.weight"),
-    networks.BottleneckResNet: TorchLayout(
-        "layer{stage}.{index}", _RESNET_LAYERS, convolutions=3, has="layer1.0.shortcut.0.weight"
-    ),
+    networks.ResNet: TorchLayout("layer{stage}.{index}", _RESNET_LAYERS),
+    networks.BottleneckResNet: TorchLayout("layer{stage}.{index}", _RESNET_LAYERS, convolutions=3),
     networks.ImageNetResNet: TorchLayout(
         "layer{stage}.{index}",
         _COMMON_LAYERS | {"conv_shortcut": "downsample.0", "norm_shortcut": "downsample.1", "dense": "fc"},
         convolutions=3,
-        has="layer1.0.downsample.0.weight",
     ),
     networks.WideResNet: TorchLayout(
         "block{stage}.layer.{index}",
@@ -106,7 +99,6 @@ LAYOUTS: dict[type[networks.Network], TorchLayout] = {
     networks.PreActResNet: TorchLayout(
         "layer{stage}.{index}",
         _COMMON_LAYERS | {"conv_shortcut": "shortcut.0", "norm_head": "bn", "dense": "linear"},
-        lacks="bn1.weight",
     ),
     networks.DeepMindWideResNet: TorchLayout(
         "layer.{stage0}.block.{index}",
@@ -265,7 +257,7 @@ def _size(weights: Mapping[str, np.ndarray], layout: TorchLayout) -> tuple[int, 
     dense = [value for name, value in weights.items() if _DENSE.match(name) and name.endswith(".weight")]
     if blocks == 0 or first is None or first.ndim != 4 or not dense or dense[0].ndim != 2:
         return None
-    if (layout.has and layout.has not in weights) or layout.lacks in weights or first.shape[0] % layout.unit:
+    if first.shape[0] % layout.unit:
         return None
     return (
         layout.convolutions * blocks + layout.others,

@@ -438,6 +438,24 @@ def test_a_named_set_is_one_setting_with_runs_of_versions_without_a_fingerprint(
     assert (tmp_path / "report" / "report.md").read_text().count("\n## ResNet-18 on CIFAR-10") == 3
 
 
+def test_a_run_from_before_a_field_was_there_is_compared_with_later_ones(tmp_path):
+    earlier = put(tmp_path, "a", last={"pgd100": 50.0})
+    for field in ("activation", "shortcut", "last_norm"):
+        assert earlier["config"]["model"].pop(field) is None
+    runs.write_json(tmp_path / "a" / "results.json", earlier)
+    put(tmp_path, "b", seed=1, last={"pgd100": 52.0})
+    report.run(tmp_path)
+    assert cells(tmp_path)["MAIL", "pgd100"]["mean"] == "51.0"
+    assert "kept apart" not in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_networks_are_named_with_what_is_unusual(tmp_path):
+    put(tmp_path, "a", last={"pgd20": 50.0}, model__name="dm_wrn", model__activation="relu")
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "\n## DeepMind WRN-28-10 (activation relu) on CIFAR-10" in text
+
+
 def test_what_fits_a_row_of_the_paper_twice_is_left_empty(tmp_path):
     put(tmp_path, "a", last={"pgd100": 50.0})
     put(tmp_path, "b", last={"pgd100": 51.0}, method__warmup_epochs=60)
