@@ -14,9 +14,10 @@ import jax
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812, as everybody writes it
+from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from benchmarks.problem import Problem
+from benchmarks.problem import Problem, create_experiment
 from jaxrw import networks
 from jaxrw.attacks.pgd import pgd as jaxrw_pgd
 from jaxrw.networks import torch_weights
@@ -65,8 +66,9 @@ def to_torch(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def pgd(peer: Peer, *, eps: float, step_size: float, num_steps: int, start: str) -> Tensor:
-    """Runs PGD on the cross-entropy in evaluation mode; returns its last iterate."""
+def pgd(peer: Peer, *, eps: float, step_size: float, num_steps: int, start: str, norm: str) -> Tensor:
+    """Runs PGD on the cross-entropy in evaluation mode and in L-infinity; returns its last iterate."""
+    assert norm == "linf", norm
     network, images, labels = peer
     network.eval()
     adversarial = images
@@ -99,6 +101,30 @@ def training_parts(peer: Peer, **attack: Any) -> dict[str, Callable[[], object]]
         "attack": lambda: pgd(peer, **attack),
         "parameters": lambda: update(peer.images),
     }
+
+
+def accelerated_step(config: ConfigDict) -> Callable[[], object] | None:
+    """Returns a training step on a GPU as PyTorch is fastest there, or None where there is no GPU.
+
+    Channels last, TF32, autocast to the config's dtype, torch.compile of the network.
+    """
+    if not torch.cuda.is_available():
+        return None
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    batch, experiment = config.optim.batch_size, create_experiment(config, size=config.optim.batch_size)
+    network = torch_networks.like(experiment.model).cuda().to(memory_format=torch.channels_last)
+    images = to_torch(np.random.RandomState(0).rand(batch, 32, 32, 3).astype(np.float32)).cuda()
+    labels = torch.from_numpy(experiment.dataset.train.labels[:batch]).long().cuda()
+    peer = Peer(torch.compile(network), images.contiguous(memory_format=torch.channels_last), labels)
+    whole = training_parts(peer, **config.attack)["whole"]
+
+    def take_step() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=config.model.dtype == "bfloat16"):
+            whole()
+        torch.cuda.synchronize()
+
+    return take_step
 
 
 def is_correct(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

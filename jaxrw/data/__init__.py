@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from jaxrw.data import cifar, digits, folder, images, prepared, splits
+from jaxrw.data import digits, folder, images, splits
 from jaxrw.data.dataset import Dataset, Part, Source, Split, check, directory
 from jaxrw.data.extra import ExtraImages
 from jaxrw.data.extra import load as load_extra
@@ -88,6 +88,11 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None) -> Source:
         return digits.source()
     if name == "folder":
         return folder.source(data_dir)
+    from jaxrw.data import (
+        cifar,
+        prepared,
+    )  # They take two seconds, which digits and folders need not wait for.
+
     root = directory(data_dir or prepared.default_directory())
     path = prepared.find(name, root)
     if path is None and name in cifar.ARCHIVES:
@@ -106,6 +111,8 @@ def _read(part: Part, chosen: np.ndarray, downscale: int, name: str) -> Split:
 
 
 def _unknown(name: str, root: pathlib.Path) -> UserError:
+    from jaxrw.data import cifar, prepared
+
     always, there = ["digits", "folder", *cifar.ARCHIVES], list(prepared.find_all(root))
     close = difflib.get_close_matches(str(name), always + there, n=1)
     guess = f" (did you mean {close[0]!r}?)" if close else ""
