@@ -85,7 +85,7 @@ def test_scripts_for_cloud_tpus_call_what_is_there(typed, monkeypatch):
             assert command_line.parse(arguments).config is not None
     assert {program for program, *_ in calls} == PROGRAMS
     assert sum("launch.py" in arguments for _, *arguments in calls) >= 5
-    assert [page.stem for page in commands.PAGES if commands.blocks(page, "bash")] == ["cloud_tpu"]
+    assert [page.stem for page in commands.PAGES if commands.blocks(page, "bash")] == ["cloud_tpu", "slurm"]
 
 
 @pytest.mark.parametrize(
