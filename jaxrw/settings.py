@@ -32,10 +32,11 @@ CHOICES: dict[str, Collection[str]] = {
     "attack.start": STARTS,
     "attack.norm": norms.NORMS,
     "evaluation.norm": norms.NORMS,
+    "evaluation.version": suite.VERSIONS,
 }
 
 # Fields that configs of earlier versions lack, and their values there.
-ADDED = {"attack.norm": "linf", "evaluation.norm": "linf"}
+ADDED = {"attack.norm": "linf", "evaluation.norm": "linf", "evaluation.version": "standard"}
 
 
 class _Range(NamedTuple):
