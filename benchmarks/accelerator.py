@@ -3,15 +3,16 @@
     python -m benchmarks.accelerator [--minutes 9] [--networks resnet18 wrn34_10] [--batch 128 512 1024]
         [--dtype float32 bfloat16] [--parts step torch evaluate exact] [--repeats 10] [--fresh]
 
-step      the training step that `launch.py` runs, PGD-10 and one update: ms, images/s, share of the chip's peak, memory
+step      the training step that `launch.py` runs, PGD-10 and one update: time, share of the chip's peak, memory
 torch     the same step in PyTorch, channels last, under autocast and torch.compile; left out where PyTorch is not there
-evaluate  PGD-100 and AutoAttack of 1,000 images by a network with random weights, which few images fool, so that it takes
-          about as long as it can
+evaluate  PGD-100 and AutoAttack of 1,000 images by a network with random weights, which few images fool, so that it
+          takes about as long as it can
 exact     whether three steps give the same bits twice, and how far logits at precision "highest" are from the CPU's
 
 Each result is kept in benchmarks/results/accelerator.json at once. After an interruption, or when the minutes are over,
-the same command resumes with what is missing, AutoAttack within itself; --fresh begins anew. Images are random: no data set is needed. On a GPU,
-float32 uses TF32, as JAX does by default. Runs small on a CPU with `--networks resnet18 --width 4 --batch 8`.
+the same command resumes with what is missing, AutoAttack within itself; --fresh begins anew. Images are random: no data
+set is needed. On a GPU, float32 uses TF32, as JAX does by default. On a CPU it runs small with `--networks resnet18
+--width 4 --batch 8`.
 """
 
 import argparse

@@ -213,6 +213,7 @@ class _Evaluation:
     norm: str
     eps: float
     step_size: float
+    version: str
     batch_size: int
     save_adversarial: bool
 
@@ -220,7 +221,7 @@ class _Evaluation:
     def of(
         cls, config: ConfigDict, experiment: Experiment, workdir: pathlib.Path, check: preemption.Check
     ) -> "_Evaluation":
-        fields = ("attacks", "norm", "eps", "step_size", "batch_size", "save_adversarial")
+        fields = ("attacks", "norm", "eps", "step_size", "version", "batch_size", "save_adversarial")
         return cls(experiment, workdir, check, **{field: config.evaluation[field] for field in fields})
 
     def measure_missing(self, results: Results, names: Sequence[str], restore: _Restore) -> None:
@@ -297,7 +298,9 @@ class _Evaluation:
                     step.logits_function(self.experiment.evaluation_model, variables),
                     np.asarray(to_pixels(test.images)),
                     test.labels,
+                    norm=self.norm,
                     eps=self.eps,
+                    version=self.version,
                     batch_size=self.batch_size,
                     progress=progress,
                     state_path=state_path,
@@ -307,8 +310,17 @@ class _Evaluation:
         for warning in result.warnings if hosts.is_first() else ():
             print(f"warning: AutoAttack of {name}: {warning}", file=sys.stderr)
         measured = accuracy.Measurement(100 * float(result.robust.mean()), result.adversarial, result.robust)
-        fields = ("clean_accuracy", "accuracy", "attacked", "fooled", "seconds", "num_targets", "warnings")
-        return measured, {field: getattr(result, field) for field in fields}
+        fields = (
+            "norm",
+            "version",
+            "clean_accuracy",
+            "accuracy",
+            "attacked",
+            "fooled",
+            "seconds",
+            "num_targets",
+        )
+        return measured, {field: getattr(result, field) for field in (*fields, "warnings")}
 
 
 def _save_images(path: pathlib.Path, labels: np.ndarray, measured: accuracy.Measurement) -> None:

@@ -39,6 +39,7 @@ _EARLIER: dict[str, Any] = {
     "method.normalize": None,
     "attack.norm": "linf",
     "evaluation.norm": "linf",
+    "evaluation.version": "standard",
     "objective.name": "standard",
     "objective.lam": 6.0,
     "objective.smoothing": 0.0,
@@ -72,6 +73,7 @@ CHOICES: dict[str, Collection[str]] = {
     "optim.schedule": SCHEDULES,
     "attack.norm": norms.NORMS,
     "evaluation.norm": norms.NORMS,
+    "evaluation.version": suite.VERSIONS,
 }
 
 

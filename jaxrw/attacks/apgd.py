@@ -1,4 +1,4 @@
-"""AutoPGD: projected gradient ascent that adapts its step size.
+"""AutoPGD: projected gradient ascent that adapts its step size. `apgd_l1` has the one for the L1 norm.
 
 Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
 attacks", ICML 2020, Section 3. The constants are the paper's.
@@ -6,26 +6,20 @@ attacks", ICML 2020, Section 3. The constants are the paper's.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrw.attacks import norms
+from jaxrw.attacks.apgd_l1 import ApgdL1
 from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, prepare
-from jaxrw.attacks.batch import AttackState, Batch, choose, run_targets, start_fields
-from jaxrw.attacks.losses import logit_ratio, rank_targets, targeted_logit_ratio
+from jaxrw.attacks.ascent import LOSSES, differentiate
+from jaxrw.attacks.batch import AttackState, Batch, IterativeAttack, choose, run_targets, start_fields
+from jaxrw.attacks.losses import rank_targets
 from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct
-from jaxrw.methods.objectives import cross_entropy
-
-# (logits, label, target) -> loss of one example.
-LOSSES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
-    "ce": lambda logits, label, target: cross_entropy(logits, label),
-    "dlr": lambda logits, label, target: logit_ratio(logits, label),
-    "dlr-targeted": targeted_logit_ratio,
-}
 
 MOMENTUM = 0.75  # share of the new step; the rest is the previous direction
 FIRST_STEP = 2.0  # times eps
@@ -44,18 +38,20 @@ def apgd(
     num_steps: int = 100,
     loss: str = "ce",
     num_targets: int = 9,
+    num_restarts: int = 1,
     norm: str = "linf",
     index: jax.Array | None = None,
 ) -> jax.Array:
     """Runs AutoPGD and returns the first iterate that fools, or else the one of highest loss.
 
     Each example has its own step size, best iterate, restarts and end. Every iterate counts, the random start
-    included.
+    included; in L1, every iterate of the last of three stages, see `apgd_l1.ApgdL1`.
 
     Args: see `jaxrw.attacks`; and
       num_steps: gradient steps for each target; at least 1.
       loss: "ce", the cross-entropy; "dlr", which needs K of at least 3; or "dlr-targeted", which attacks towards the
         likeliest wrong classes one after the other (`losses.targeted_logit_ratio` describes K of 2 or 3).
+      num_restarts: runs from different starts without targets; at least 1. A run attacks what the ones before left.
       num_targets: number of targets for "dlr-targeted", at least 1; K - 1 if that is less.
 
     Returns:
@@ -63,24 +59,47 @@ def apgd(
       loss towards the likeliest wrong class.
 
     Raises:
-      ValueError: unknown loss or norm, too few classes for it, or num_steps or num_targets below 1.
+      ValueError: unknown loss or norm, too few classes for it, or a number below 1.
     """
+    check_at_least(1, num_steps=num_steps, num_targets=num_targets, num_restarts=num_restarts)
+    examples = prepare(images, labels, index)
+    attack = create(norm, num_steps=num_steps, loss=loss)
+    return _apgd(
+        key,
+        as_partial(logits_fn),
+        examples,
+        eps,
+        attack=attack,
+        num_targets=num_targets if attack.targeted else 1,
+        num_restarts=1 if attack.targeted else num_restarts,
+    )
+
+
+def create(norm: str, *, num_steps: int, loss: str) -> "Apgd | ApgdL1":
+    """Returns AutoPGD in a norm; raises ValueError for an unknown norm or loss."""
+    norms.get(norm)
     if loss not in LOSSES:
         raise ValueError(f"loss is {loss!r}; choose one of {', '.join(LOSSES)}")
-    check_at_least(1, num_steps=num_steps, num_targets=num_targets)
-    examples = prepare(images, labels, index)
-    norms.get(norm)
-    attack = Apgd(num_steps=num_steps, loss=loss, norm=norm)
-    num_targets = num_targets if attack.targeted else 1
-    return _apgd(key, as_partial(logits_fn), examples, eps, attack=attack, num_targets=num_targets)
+    if norm == "l1":
+        return ApgdL1(num_steps=num_steps, loss=loss)
+    return Apgd(num_steps=num_steps, loss=loss, norm=norm)
 
 
-@functools.partial(jax.jit, static_argnames=("attack", "num_targets"))
+@functools.partial(jax.jit, static_argnames=("attack", "num_targets", "num_restarts"))
 def _apgd(
-    key: jax.Array, logits_fn: LogitsFn, examples: Examples, eps: Scalar, *, attack: "Apgd", num_targets: int
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    examples: Examples,
+    eps: Scalar,
+    *,
+    attack: IterativeAttack[Any],
+    num_targets: int,
+    num_restarts: int,
 ) -> jax.Array:
     logits = logits_fn(examples.images)
     targets = jax.vmap(rank_targets, (0, 0, None))(logits, examples.labels, num_targets)
+    if num_restarts > 1:
+        targets = jnp.tile(targets, (1, num_restarts))
     return run_targets(key, logits_fn, examples, targets, attack=attack, eps=eps)
 
 
@@ -99,7 +118,7 @@ class ApgdState(AttackState):
 
 @dataclasses.dataclass(frozen=True)
 class Apgd:
-    """AutoPGD as an `IterativeAttack`."""
+    """AutoPGD in the L-infinity or L2 norm, as an `IterativeAttack`."""
 
     num_steps: int = 100
     loss: str = "ce"
@@ -139,17 +158,39 @@ class Apgd:
         self, key: jax.Array, logits_fn: LogitsFn, batch: Batch, state: ApgdState, *, eps: Scalar
     ) -> ApgdState:
         """Evaluates the iterate, adapts the step size at a checkpoint, and moves."""
-
-        def objective(images: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            logits = logits_fn(images)
-            losses = jax.vmap(LOSSES[self.loss])(logits, batch.labels, batch.targets)
-            return losses.sum(), (losses, logits)
-
-        gradient, (losses, logits) = jax.grad(objective, has_aux=True)(state.current)
-        direction = jnp.nan_to_num(
-            norms.get(self.norm).ascend(gradient)
-        )  # A gradient that is NaN moves nothing.
+        gradient, losses, logits = differentiate(logits_fn, state.current, batch, loss=self.loss)
+        direction = self.direction(gradient)
         fooled = ~jax.vmap(is_correct)(logits, batch.labels)
+        return self.take(batch, state, direction, losses, fooled, eps=eps)
+
+    def direction(self, gradient: jax.Array) -> jax.Array:
+        """Returns the direction of the steepest ascent; a gradient that is NaN moves nothing."""
+        return jnp.nan_to_num(norms.get(self.norm).ascend(gradient))
+
+    def counts(self, state: ApgdState) -> jax.Array:
+        """Returns whether the current iterate lies in the ball and may fool; [B] bool."""
+        return jnp.ones(state.step.shape, bool)
+
+    def take(
+        self,
+        batch: Batch,
+        state: ApgdState,
+        direction: jax.Array,
+        losses: jax.Array,
+        fooled: jax.Array,
+        *,
+        eps: Scalar,
+    ) -> ApgdState:
+        """Takes the step that follows an evaluation of the current iterate.
+
+        Args:
+          batch: the examples.
+          state: before the step.
+          direction: [B, H, W, C] of the steepest ascent.
+          losses: [B].
+          fooled: [B] bool; these examples stop.
+          eps: radius.
+        """
         better = losses > state.best_loss
         state = state.replace(
             adversarial=choose(fooled | better, state.current, state.adversarial),

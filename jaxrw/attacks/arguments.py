@@ -1,11 +1,12 @@
 """Checks and conversions of the arguments that the attacks share."""
 
+from collections.abc import Callable
+
 import chex
 import flax
 import jax
 import jax.numpy as jnp
 
-from jaxrw.attacks.types import LogitsFn
 from jaxrw.networks.rewriting import FastConvolutions
 
 
@@ -38,7 +39,7 @@ def prepare(images: jax.Array, labels: jax.Array, index: jax.Array | None) -> Ex
     return Examples(images.astype(jnp.float32), labels.astype(jnp.int32), index.astype(jnp.int32))
 
 
-def as_partial(logits_fn: LogitsFn) -> jax.tree_util.Partial:
+def as_partial(logits_fn: Callable[..., jax.Array]) -> jax.tree_util.Partial:
     """Converts `logits_fn` to a pytree with fast convolutions, so that compiled programs take it as an argument.
 
     A plain function becomes static and is compared by identity. The arrays of a `jax.tree_util.Partial` become

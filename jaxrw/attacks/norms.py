@@ -197,7 +197,7 @@ NORMS = {
             name="l2",
             title="L2",
             order=2,
-            low_eps=0.1,
+            low_eps=0.05,
             length=_length_l2,
             project=_project_l2,
             ascend=_ascend_l2,
@@ -217,3 +217,6 @@ NORMS = {
         ),
     )
 }
+
+# The dual of each norm: a linear function's distance from 0 is its value by the dual norm of its gradient.
+DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}

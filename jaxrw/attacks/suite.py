@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxrw.attacks.apgd import apgd
+from jaxrw.attacks.autoattack import ensemble
 from jaxrw.attacks.pgd import fgsm, pgd
 from jaxrw.attacks.types import Attack, LogitsFn
 
@@ -74,10 +75,12 @@ ATTACKS = {
             functools.partial(_pgd, num_steps=100, loss="cw"),
         ),
         EvaluationAttack("apgd_ce", "APGD-CE", ("norm", "eps"), _apgd_ce),
-        EvaluationAttack("aa", "AA", ("norm", "eps"), None),
+        EvaluationAttack("aa", "AA", ("norm", "eps", "version"), None),
     )
 }
 AUTOATTACK = "aa"
+# Of AutoAttack, without the one for random models: the networks of runs are not random.
+VERSIONS = tuple(name for name, version in ensemble.VERSIONS.items() if not version.is_random)
 
 
 def create(name: str, *, eps: float, step_size: float, norm: str = "linf") -> Attack:

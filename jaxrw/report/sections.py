@@ -71,8 +71,11 @@ def _describe_setting(setting: Setting) -> str:
 
 def _format_radius(name: str, config: dict[str, Any]) -> str:
     """Returns a radius, with its norm if it is not L-infinity."""
-    norm = norms.get(config.get(name.replace(".eps", ".norm"), "linf"))
-    return _format_field(name, config[name]) if norm.name == "linf" else f"{config[name]:.4g} ({norm.title})"
+    norm = str(config.get(name.replace(".eps", ".norm"), "linf"))
+    if norm == "linf":
+        return _format_field(name, config[name])
+    # A later version may have written results of a norm that this one does not know.
+    return f"{config[name]} ({norms.NORMS[norm].title if norm in norms.NORMS else norm})"
 
 
 def describe_differences(setting: Setting) -> str:

@@ -132,7 +132,7 @@ def log_evaluation(
       evaluation: section of the config.
       writers: keys of `writers.WRITERS`.
     """
-    settings = {field: evaluation[field] for field in ("norm", "eps", "step_size")}
+    settings = {field: evaluation[field] for field in ("norm", "eps", "step_size", "version")}
     with contextlib.closing(MetricsLog(workdir, writers=writers)) as log:
         for name, checkpoint in checkpoints.items():
             place = {"checkpoint": name, "epoch": checkpoint["epoch"], "step": checkpoint["step"]}
@@ -148,7 +148,7 @@ def log_evaluation(
 
 def _is_logged(attack: str, value: float, settings: Mapping[str, Any], line: Line) -> bool:
     """Whether a line holds an accuracy that was measured with the same settings."""
-    line = {"norm": "linf"} | line  # Lines of earlier versions lack it.
+    line = {"norm": "linf", "version": "standard"} | line  # Lines of earlier versions lack them.
     return line.get(attack) == value and all(
         line.get(field) == settings[field] for field in suite.ATTACKS[attack].settings
     )

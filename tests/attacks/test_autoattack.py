@@ -224,7 +224,7 @@ def test_state_files_of_earlier_versions_stay_readable(problem, tmp_path):
     with pytest.raises(KilledError):
         evaluate(logits_fn, images, labels, eps=eps, progress=stop, state_path=path)
     state = {"fooled_by": "i1", "adversarial": "f4", "tried": "i2", "seconds": "f8", "attacked": "i8"}
-    state |= {"unconfirmed": "i4", "nan": "i4", "fingerprint": "U", "logits": "f4"}
+    state |= {"fooled": "b1", "unconfirmed": "i4", "nan": "i4", "fingerprint": "U", "logits": "f4"}
     slots = {"slot_attack": "i4", "slot_examples": "i4", "slot_ranks": "i4"}
     apgd_state = ["f4", "b1", "b1", "i4", "f4", "f4", "f4", "f4", "f4", "f4", "i4", "b1", "f4"]
     slots |= {f"slot_state_{i}": dtype for i, dtype in enumerate(apgd_state)}
@@ -238,6 +238,7 @@ def test_state_files_of_earlier_versions_stay_readable(problem, tmp_path):
         "fab-t": 2,
         "square": 3,
         "apgd-dlr": 4,
+        "fab": 5,
     }
 
 
@@ -249,14 +250,20 @@ def finished_state(problem, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("changed", ["images", "labels", "eps", "key", "attacks", "settings", "model"])
+@pytest.mark.filterwarnings("ignore::jaxrw.attacks.RobustnessWarning")  # The radius is another norm's.
+@pytest.mark.parametrize(
+    "changed", ["images", "labels", "norm", "eps", "key", "attacks", "settings", "model"]
+)
 def test_refuses_the_state_of_another_evaluation(problem, finished_state, changed):
     logits_fn, images, labels, eps, _ = problem
     before = finished_state.read_bytes()
     call = {"eps": eps, "attacks": ("apgd-ce",), "state_path": finished_state, "batch_size": 64, **SHORT}
-    call |= {"eps": {"eps": eps * 1.01}, "attacks": {"attacks": STANDARD}, "settings": {"num_steps": 21}}.get(
-        changed, {}
-    )
+    call |= {
+        "eps": {"eps": eps * 1.01},
+        "norm": {"norm": "l2"},
+        "attacks": {"attacks": STANDARD},
+        "settings": {"num_steps": 21},
+    }.get(changed, {})
     key = jax.random.key(6) if changed == "key" else KEY
     images = images * 0.99 if changed == "images" else images
     labels = np.roll(labels, 1) if changed == "labels" else labels
@@ -478,6 +485,17 @@ MISTAKES = {
     "twice": ({"attacks": ("square", "square")}, "each once"),
     "none": ({"attacks": ()}, "at least one"),
     "queries": ({"num_queries": 0}, "num_queries is 0"),
+    "restarts": ({"num_restarts": 0}, "num_restarts is 0"),
+    "targets": ({"num_targets": 0}, "num_targets is 0"),
+    "samples": ({"version": "rand", "num_samples": 0}, "num_samples is 0"),
+    "votes": ({"version": "rand", "num_votes": 0}, "num_votes is 0"),
+    "norm": ({"norm": "L2"}, "norm is 'L2'; choose one of linf, l2, l1"),
+    "version": ({"version": "fast"}, "version is 'fast'; choose one of standard, plus, rand"),
+    "not for random": (
+        {"version": "rand", "attacks": ("square",)},
+        "attack is 'square'; choose of apgd-ce, apgd-t, apgd-dlr for random models",
+    ),
+    "eps in l2": ({"norm": "l2", "eps": 6}, r"eps is 6; must be in \(0, 5.657\]"),
     "state": ({"state_path": "no/such/directory/state.npz"}, "its directory does not exist"),
     "outputs": ({"logits_fn": lambda images: images.sum((1, 2, 3))}, "must be .* to"),
     "one class": ({"logits_fn": lambda images: images.sum((2, 3))[:, :1]}, "1 class; must be 2"),
@@ -538,3 +556,241 @@ def test_four_devices_end_in_the_same_images(problem, standard, tmp_path):
     result = np.load(tmp_path / "result.npz")
     np.testing.assert_array_equal(result["fooled_by"], standard.fooled_by)
     np.testing.assert_array_equal(result["adversarial"], standard.adversarial)
+
+
+# Other norms
+
+
+@pytest.fixture(scope="module")
+def l2_problem():
+    """Linear, three classes, half of the labels within eps in L2."""
+    logits_fn, images, labels, distance = linear_problem(3, norm="l2")
+    # In the middle of the widest gap of the middle third: FAB may miss what is within one per cent.
+    middle = np.sort(distance)[21:43]
+    gap = np.diff(middle).argmax()
+    eps = float(middle[gap : gap + 2].mean())
+    assert np.abs(distance / eps - 1).min() > 0.01
+    return logits_fn, images, labels, eps, distance > eps
+
+
+@pytest.fixture(scope="module")
+def l2_standard(l2_problem):
+    logits_fn, images, labels, eps, _ = l2_problem
+    return evaluate(logits_fn, images, labels, eps=eps, norm="l2")
+
+
+def test_finds_exactly_the_robust_examples_in_l2(l2_problem, l2_standard):
+    logits_fn, images, labels, eps, robust = l2_problem
+    np.testing.assert_array_equal(l2_standard.robust, robust)
+    assert in_ball(l2_standard.adversarial, images, eps=eps, norm="l2").all()
+    np.testing.assert_array_equal(right(logits_fn, l2_standard.adversarial, labels), l2_standard.robust)
+    assert (l2_standard.norm, l2_standard.version, l2_standard.warnings) == ("l2", "standard", ())
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", "fab-t", "square"])
+def test_kills_and_batch_sizes_change_nothing_in_l2(l2_problem, tmp_path, name):
+    logits_fn, images, labels, eps, _ = l2_problem
+    call = {"eps": eps, "norm": "l2", "attacks": (name,), "num_steps": 10, "num_queries": 150}
+    whole = evaluate(logits_fn, images, labels, **call)
+    looks = []
+
+    def kill(progress):
+        looks.append(progress)
+        raise KilledError
+
+    call |= {"state_path": tmp_path / "state.npz", "state_seconds": 0, "batch_size": 16}
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            evaluate(logits_fn, images, labels, progress=kill, **call)
+    assert looks[1].fraction > looks[0].fraction
+    result = evaluate(logits_fn, images, labels, **call)
+    np.testing.assert_array_equal(result.fooled_by, whole.fooled_by)
+    np.testing.assert_array_equal(result.adversarial, whole.adversarial)
+    assert 0 < whole.fooled[name] < 64
+
+
+def test_a_ball_is_of_its_norm():
+    images = np.full((3, *SHAPE), 0.5, np.float32)  # of 32 pixels
+    moved = images.copy()
+    moved[1] += 0.1
+    moved[2, 0, 0, 0] += 0.4
+    # The second is 0.1, 0.57 or 3.2 away, the third 0.4 in every norm.
+    for norm, inside in {
+        "linf": [True, True, False],
+        "l2": [True, False, True],
+        "l1": [True, False, True],
+    }.items():
+        eps = 0.3 if norm == "linf" else 0.45
+        assert in_ball(moved, images, eps=eps, norm=norm).tolist() == inside
+    assert not in_ball(moved[2:], images[2:], eps=0.3999, norm="l2").any()
+
+
+def test_a_radius_of_another_norm_is_told(l2_problem):
+    logits_fn, images, labels, _, _ = l2_problem
+    result = evaluate_and_catch(logits_fn, images, labels, eps=8 / 255, norm="l2", attacks=("apgd-ce",))
+    assert result.warnings[0].startswith("eps is 0.03137 for norm 'l2'")
+
+
+# Versions
+
+
+def test_individual_attacks_are_the_attacks_alone(problem, standard):
+    logits_fn, images, labels, eps, _ = problem
+    attacks = ("apgd-ce", "fab-t")
+    result = evaluate(logits_fn, images, labels, eps=eps, attacks=attacks, individual=True)
+    assert result.attacked == dict.fromkeys(attacks, 58)
+    for name in attacks:
+        alone = evaluate(logits_fn, images, labels, eps=eps, attacks=(name,))
+        np.testing.assert_array_equal(result.robust_under[name], alone.robust)
+        assert result.accuracy[name] == alone.accuracy[name] == 100 * alone.robust.mean()
+        assert result.fooled[name] == alone.fooled[name]
+    one_by_one = evaluate(logits_fn, images, labels, eps=eps, attacks=attacks)
+    np.testing.assert_array_equal(result.fooled_by, one_by_one.fooled_by)
+    np.testing.assert_array_equal(result.adversarial, one_by_one.adversarial)
+    np.testing.assert_array_equal(one_by_one.robust_under["fab-t"], one_by_one.robust)
+    # What they find does overlap, or both ways would be the same.
+    assert sum(result.fooled.values()) > sum(one_by_one.fooled.values())
+
+
+def test_individual_attacks_go_on_after_a_kill(problem, tmp_path):
+    logits_fn, images, labels, eps, _ = problem
+    call = {"eps": eps, "attacks": ("apgd-ce", "fab-t"), "individual": True, "num_steps": 10}
+    whole = evaluate(logits_fn, images, labels, **call)
+
+    def kill(progress):
+        if progress.attack == "fab-t":
+            raise KilledError
+
+    call |= {"state_path": tmp_path / "state.npz", "state_seconds": 0}
+    with pytest.raises(KilledError):
+        evaluate(logits_fn, images, labels, progress=kill, **call)
+    result = evaluate(logits_fn, images, labels, **call)
+    assert result.accuracy == whole.accuracy
+    np.testing.assert_array_equal(result.adversarial, whole.adversarial)
+    with pytest.raises(ValueError, match="individual was True, is False"):
+        evaluate(logits_fn, images, labels, **call | {"individual": False})
+
+
+def test_plus_runs_all_attacks_and_restarts(problem):
+    logits_fn, images, labels, eps, robust = problem
+    looks = []
+    result = evaluate(
+        logits_fn,
+        images,
+        labels,
+        eps=eps,
+        version="plus",
+        num_steps=10,
+        num_queries=100,
+        progress=looks.append,
+    )
+    assert list(result.accuracy) == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
+    np.testing.assert_array_equal(result.robust, robust)
+    assert result.version == "plus"
+
+
+def test_restarts_begin_elsewhere():
+    """The image lies on a plateau without a gradient; a brighter first pixel leads off it, then to another class."""
+
+    def logits_fn(images):
+        pixel = images[:, 0, 0, 0] - 0.5
+        margin = jnp.where(pixel > 0.005, 0.05 - pixel, 1)
+        return jnp.stack([margin, jnp.zeros_like(pixel), jnp.full_like(pixel, -10.0)], axis=1)
+
+    images, labels = np.full((32, *SHAPE), 0.5, np.float32), np.zeros(32, int)
+    # A start is darker with a probability of 0.525 (APGD) or 0.55 (FAB); the first of FAB is the image itself.
+    for name, most in {"apgd-ce": 28, "fab": 32}.items():
+        robust = [
+            evaluate_and_catch(
+                logits_fn, images, labels, eps=0.1, attacks=(name,), num_restarts=number, num_steps=5
+            ).robust.sum()
+            for number in (1, 7)
+        ]
+        assert 5 < robust[0] <= most
+        assert robust[1] <= 4
+    assert robust[0] == 32
+
+
+# Random models
+
+
+def noisy(images, key):
+    """Two classes, told apart by the mean, behind noise in front; right with a probability that falls with the mean."""
+    bright = 40 * (images.mean((1, 2, 3)) - 0.5) + jax.random.normal(key, (len(images),))
+    return jnp.stack([-bright, bright, jnp.full_like(bright, -100)], axis=1)
+
+
+def test_a_random_model_is_judged_by_votes():
+    """A shift of the mean by s is right with probability Phi(40 s), so more than half of the time if s is positive."""
+    shifts = np.linspace(-0.05, 0.05, 32)
+    images = (0.5 + shifts[:, None, None, None] * np.ones(SHAPE)).astype(np.float32)
+    result = evaluate_and_catch(noisy, images, np.ones(32, int), eps=0.02, version="rand", num_votes=200)
+    # 200 votes know a probability to 0.035: 40 * 0.0032 / sqrt(2 pi) = 0.05.
+    clear = np.abs(shifts) > 0.0032
+    np.testing.assert_array_equal((result.fooled_by != WRONG)[clear], (shifts > 0)[clear])
+    clear = np.abs(shifts - 0.02) > 0.0032
+    np.testing.assert_array_equal(result.robust[clear], (shifts > 0.02)[clear])
+    assert list(result.accuracy) == ["apgd-ce", "apgd-dlr"]
+    assert in_ball(result.adversarial, images, eps=0.02).all()
+
+
+def test_a_random_model_gives_the_same_in_any_batch_and_after_a_kill(tmp_path):
+    shifts = np.linspace(0.001, 0.04, 24)
+    images, labels = (0.5 + shifts[:, None, None, None] * np.ones(SHAPE)).astype(np.float32), np.ones(24, int)
+    call = {"eps": 0.02, "version": "rand", "num_samples": 4, "num_votes": 5, "num_steps": 10}
+    whole = evaluate_and_catch(noisy, images, labels, **call)
+
+    def kill(progress):
+        raise KilledError
+
+    path = tmp_path / "state.npz"
+    with pytest.raises(KilledError):
+        evaluate_and_catch(noisy, images, labels, progress=kill, state_path=path, **call)
+    for more in {"batch_size": 7}, {"state_path": path}:
+        result = evaluate_and_catch(noisy, images, labels, **call, **more)
+        np.testing.assert_array_equal(result.fooled_by, whole.fooled_by)
+        np.testing.assert_allclose(result.adversarial, whole.adversarial, atol=1e-6)
+    assert 0 < whole.robust.sum() < 24
+
+
+def test_the_mean_gradient_finds_its_way_through_noise():
+    """Steep noise hides a slope: one gradient points anywhere, the mean of many along it."""
+    rng = np.random.default_rng(0)
+    slope = jnp.asarray(rng.normal(size=32), jnp.float32)
+
+    def logits_fn(images, key):
+        tilt = slope + 3 * jax.random.normal(key, (32,))
+        score = (images.reshape(len(images), -1) - 0.5) @ tilt
+        return jnp.stack([jnp.zeros_like(score), score + 1, jnp.full_like(score, -100.0)], axis=1)
+
+    images, labels = np.full((16, *SHAPE), 0.5, np.float32), np.ones(16, int)
+    # The whole slope takes eps * |slope|_1, more than 1 with some to spare.
+    eps = 1.6 / float(jnp.abs(slope).sum())
+    robust = [
+        evaluate_and_catch(
+            logits_fn,
+            images,
+            labels,
+            eps=eps,
+            version="rand",
+            num_samples=n,
+            num_votes=100,
+            attacks=("apgd-ce",),
+        ).robust.mean()
+        for n in (1, 40)
+    ]
+    assert robust[1] < 0.2 < robust[0]
+
+
+def test_models_of_other_arguments_are_told(problem):
+    logits_fn, images, labels, eps, _ = problem
+    with pytest.raises(
+        ValueError, match="version is 'rand', so logits_fn must take images and a key"
+    ) as caught:
+        evaluate(logits_fn, images, labels, eps=eps, version="rand")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(
+        ValueError, match="a random model, of images and a key, needs version='rand'"
+    ) as caught:
+        evaluate(noisy, images, labels, eps=eps)
+    assert "\n" not in str(caught.value)

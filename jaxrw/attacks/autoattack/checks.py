@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrw.attacks import norms
 from jaxrw.attacks.arguments import check_at_least
 from jaxrw.attacks.types import LogitsFn
 from jaxrw.methods.margins import is_correct, logit_margin
@@ -18,6 +19,8 @@ ROUNDING = 1e-4
 
 # Rounding of `image + eps`, of eps and of the difference, each at most 2**-25 for pixels in [0, 1].
 PIXEL_ROUNDING = 2.0**-23
+# Rounding of a sum over all pixels, as a share of it; there is none in the L-infinity norm.
+SUM_ROUNDING = 2.0**-20
 
 # Square fooling at least 2 examples, and this share of all, that no other attack fooled is not due to chance.
 NOTABLE = 0.01
@@ -37,7 +40,7 @@ def check_key(key: object) -> None:
     raise ValueError(f"key is {' '.join(repr(key).split()):.60}; must be one PRNG key, as jax.random.key(0)")
 
 
-def check_problem(images: np.ndarray, labels: np.ndarray, *, eps: float, batch_size: int) -> None:
+def check_problem(images: np.ndarray, labels: np.ndarray, *, norm: str, eps: float, batch_size: int) -> None:
     """Raises ValueError, in one line, for arguments of `autoattack` that make no sense."""
     if labels.ndim == 2 and len(images) == len(labels) and labels.shape[1] > 1:
         raise ValueError(f"labels are {labels.shape}, one-hot; must be classes [N]: give labels.argmax(1)")
@@ -52,8 +55,10 @@ def check_problem(images: np.ndarray, labels: np.ndarray, *, eps: float, batch_s
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 1):
         raise ValueError(f"images range from {low} to {high}; must lie in [0, 1]: divide bytes by 255")
-    if not 0 < eps <= 1:
-        raise ValueError(f"eps is {eps}; must be in (0, 1], as pixels are: 8 / 255, not 8")
+    largest = norms.get(norm).largest_eps(images.shape[1:])
+    if not 0 < eps <= largest:
+        usual = "8 / 255, not 8" if norm == "linf" else f"no images are further apart in norm {norm!r}"
+        raise ValueError(f"eps is {eps}; must be in (0, {largest:.4g}], as pixels are: {usual}")
     check_at_least(1, batch_size=batch_size)
 
 
@@ -75,6 +80,24 @@ def explain(error: Exception, logits_fn: LogitsFn, shape: tuple[int, int, int]) 
     return None
 
 
+@contextlib.contextmanager
+def naming_arguments(*, is_random: bool) -> Iterator[None]:
+    """Turns the error of a model that takes other arguments into a ValueError, in one line."""
+    try:
+        yield
+    except TypeError as error:
+        message = str(error).partition("\n")[0]
+        if "positional argument" not in message:
+            raise
+        if is_random:
+            wanted = "version is 'rand', so logits_fn must take images and a key"
+        else:
+            wanted = (
+                "logits_fn must take images alone; a random model, of images and a key, needs version='rand'"
+            )
+        raise ValueError(f"{wanted} ({message})") from error
+
+
 def check_model(images: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> None:
     """Raises ValueError, in one line, unless a batch of images gets logits [B, K] and all labels are in 0..K-1."""
     if logits.ndim != 2 or len(logits) != len(images):
@@ -89,15 +112,24 @@ def check_model(images: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> N
         )
 
 
-def in_ball(adversarial: np.ndarray, images: np.ndarray, *, eps: float) -> np.ndarray:
+def in_ball(adversarial: np.ndarray, images: np.ndarray, *, eps: float, norm: str = "linf") -> np.ndarray:
     """Returns whether each image lies in [0, 1] and, up to rounding, at most eps from its original; [B] bool."""
-    distance = np.abs(adversarial.astype(np.float64) - images).max((1, 2, 3))
+    steps = (adversarial.astype(np.float64) - images).reshape(len(images), -1)
+    distance = np.linalg.norm(steps, norms.get(norm).order, axis=1)
     inside = ((adversarial >= 0) & (adversarial <= 1)).all((1, 2, 3))
-    return inside & (distance <= eps + PIXEL_ROUNDING)
+    rounding = PIXEL_ROUNDING
+    if norm != "linf":  # Only pixels that were changed are rounded.
+        rounding = PIXEL_ROUNDING * np.count_nonzero(steps, axis=1) ** (1 / norms.get(norm).order)
+        rounding = rounding + SUM_ROUNDING * eps
+    return inside & (distance <= eps + rounding)
 
 
 def output_warnings(
-    predict: Callable[[np.ndarray], np.ndarray], logits_fn: LogitsFn, images: np.ndarray
+    predict: Callable[[np.ndarray], np.ndarray],
+    logits_fn: Callable[..., jax.Array],
+    images: np.ndarray,
+    *,
+    is_random: bool,
 ) -> Iterator[str]:
     """Warns of outputs that are probabilities, random, or dependent on the other examples of the batch.
 
@@ -105,6 +137,7 @@ def output_warnings(
       predict: compiled model, images [B, H, W, C] -> logits [B, K] on the host, for one B.
       logits_fn: the model, not compiled, because compilation would freeze random numbers drawn in Python.
       images: [B, H, W, C], the first batch.
+      is_random: whether the model is known to be random; each image is evaluated alone then.
 
     Yields:
       One sentence per warning.
@@ -115,11 +148,13 @@ def output_warnings(
             "the outputs look like probabilities (non-negative rows that sum to 1); the attacks need logits: "
             "remove the softmax"
         )
+    if is_random:
+        return
     twice = [np.asarray(logits_fn(jnp.asarray(images[:1])), np.float32) for _ in range(2)]
     if _differ(predict(images), logits) or _differ(*twice):
         yield (
-            "the outputs are random (two calls on the same images differ); the standard attacks overestimate "
-            "the robustness of random models"
+            "the outputs are random (two calls on the same images differ), and the attacks overestimate the "
+            "robustness of random models; version='rand' is for them, with a function of images and a key"
         )
         return
     # Every second image becomes a copy of its neighbor, which must not change the outputs of the others.
@@ -128,7 +163,8 @@ def output_warnings(
     if _differ(predict(mixed)[::2], logits[::2]) or _differ(predict(images[::-1].copy())[::-1], logits):
         yield (
             "an example's outputs depend on the other examples of its batch; is BatchNorm in training mode? "
-            "No number measured this way is the model's"
+            "No number measured this way is the model's: use evaluation mode, or, if random numbers are drawn for "
+            "the whole batch, version='rand' with a function of images and a key"
         )
 
 
@@ -145,7 +181,7 @@ def gradient_warnings(logits_fn: LogitsFn, images: jax.Array, labels: jax.Array)
 
 
 def square_warnings(num_fooled: int, size: int, others: Sequence[str]) -> Iterator[str]:
-    """Warns if Square fooled many of `size` examples that the attacks before it had not; yields one sentence."""
+    """Warns if Square fooled many of `size` examples that other attacks had not; yields one sentence."""
     if others and num_fooled >= max(2, NOTABLE * size):
         yield (
             f"square fooled {num_fooled} examples that {', '.join(others)} had not; gradients may be masked, "

@@ -1,7 +1,7 @@
 """AutoAttack: attacks that each run on the examples that the previous ones left robust.
 
 Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-attacks", ICML 2020, the "standard" set.
+attacks", ICML 2020; the versions "standard", "plus" and "rand" are those of its public code.
 """
 
 import collections
@@ -17,14 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
+from jaxrw.attacks import norms
 from jaxrw.attacks.autoattack import checks, ensemble, resume
 from jaxrw.attacks.autoattack.bar import AutoAttackProgress
 from jaxrw.attacks.autoattack.ensemble import Budget, EnsembleAttack
 from jaxrw.attacks.autoattack.problem import Placement, Problem
 from jaxrw.attacks.autoattack.slots import Slots, slot_count
 from jaxrw.attacks.autoattack.state import ROBUST, WRONG, State
+from jaxrw.attacks.random_models import RandomLogitsFn
 from jaxrw.attacks.types import LogitsFn
 from jaxrw.system import hosts
+
+# Streams of the random key that are none of an attack.
+_VOTES = 2**16
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -33,13 +38,19 @@ class AutoAttackResult:
 
     adversarial: np.ndarray  # [N, H, W, C] float32, the image that fooled; the original if none did or had to
     robust: np.ndarray  # [N] bool, correct and fooled by no attack: the worst case
-    fooled_by: np.ndarray  # [N] int8, number of the attack in `accuracy`, ROBUST, or WRONG without any attack
+    fooled_by: (
+        np.ndarray
+    )  # [N] int8, number of the first attack in `accuracy`, ROBUST, or WRONG without any attack
     clean_accuracy: float
-    accuracy: dict[str, float]  # after this attack and all before it
+    accuracy: dict[str, float]  # after this attack and all before it; if individual, under this attack alone
+    robust_under: dict[str, np.ndarray]  # [N] bool, which examples `accuracy` counts
     attacked: dict[str, int]  # examples that this attack ran on: those robust until then
     fooled: dict[str, int]  # examples that this attack fooled
     seconds: dict[str, float]  # spent on this attack, compilation included
-    num_targets: int  # wrong classes that a targeted attack tries, at most K - 1
+    num_targets: int  # wrong classes that a targeted attack tries at most, no more than K - 1
+    norm: str  # of eps
+    version: str  # whose settings were used
+    individual: bool  # whether each attack ran on all examples
     warnings: tuple[str, ...]  # texts of the `RobustnessWarning`s
 
     def __repr__(self) -> str:
@@ -78,21 +89,33 @@ class Progress:
 
 def autoattack(
     key: jax.Array,
-    logits_fn: LogitsFn,
+    logits_fn: LogitsFn | RandomLogitsFn,
     images: np.ndarray | jax.Array,
     labels: np.ndarray | jax.Array,
     *,
     eps: float,
     batch_size: int,
-    attacks: Sequence[str] = ensemble.STANDARD,
+    norm: str = "linf",
+    version: str = "standard",
+    attacks: Sequence[str] | None = None,
+    individual: bool = False,
     num_steps: int = 100,
-    num_targets: int = 9,
+    num_targets: int | None = None,
+    num_restarts: int | None = None,
     num_queries: int = 5000,
+    num_samples: int = 20,
+    num_votes: int = 20,
     progress: Callable[[Progress], None] | bool = True,
     state_path: str | os.PathLike[str] | None = None,
     state_seconds: float = 60.0,
 ) -> AutoAttackResult:
     """Computes the worst case over AutoAttack's attacks.
+
+    The versions, and what they are for:
+
+      standard  APGD-CE, APGD-T, FAB-T, Square: what tables report
+      plus      APGD-CE, APGD-DLR, FAB, Square, APGD-T, FAB-T, with five runs of the untargeted ones with gradients
+      rand      APGD-CE, APGD-DLR, for random models: each gradient is the mean of 20, and votes decide
 
     Misclassified examples are not attacked. Each attack, and each target of a targeted one, runs on the examples that
     are still robust. An example counts as fooled only if its adversarial image lies in the ball and in [0, 1] and the
@@ -101,14 +124,23 @@ def autoattack(
     devices, provided that the model's logits do not: rounding may differ between batch shapes.
 
     Args: see `jaxrw.attacks`; and
+      logits_fn: for version "rand", a function of images and a key that returns logits; each image gets its own key.
       images: [N, H, W, C] float in [0, 1].
       labels: [N] integer in 0..K-1.
       batch_size: largest number of examples attacked at a time on this host's devices; rounded up to a multiple of
         their number.
-      attacks: names from `ensemble.ATTACKS`, in the order to run.
+      norm: of eps; "linf", "l2" or "l1".
+      version: "standard", "plus" or "rand".
+      attacks: names from `ensemble.ATTACKS`, in the order to run; None: the version's.
+      individual: whether each attack runs on all examples that are classified correctly, instead of on those that are
+        still robust. The worst case is the same, and each attack's own accuracy is known.
       num_steps: steps of APGD and FAB for each target; at least 1.
-      num_targets: number of targets of APGD-T and FAB-T, at least 1; K - 1 if that is less.
+      num_targets: number of targets of APGD-T and FAB-T, at least 1; K - 1 if that is less. None: 9, but 5 of APGD-T
+        in the standard version for L1.
+      num_restarts: runs of APGD-CE, APGD-DLR and FAB, at least 1; None: the version's.
       num_queries: squares of Square; at least 1.
+      num_samples: evaluations of a random model for one gradient; at least 1.
+      num_votes: evaluations of a random model for one verdict, on a clean or an adversarial image; at least 1.
       progress: True shows bars on standard error, or lines where that is no terminal; False shows nothing. A function
         is called with a `Progress` after every look at the slots. An exception that it raises ends the evaluation
         after the state is written. With several hosts, all must raise it for the same `Progress`, one that is
@@ -125,30 +157,54 @@ def autoattack(
       ValueError: invalid arguments, or as `StateError` a state file of another evaluation.
 
     Warns:
-      RobustnessWarning: outputs that are probabilities, random, or dependent on the batch; logits that are NaN;
-        input gradients that are 0; Square fooling what the attacks with gradients did not; images that fool only
-        sometimes.
+      RobustnessWarning: an eps that is usual for another norm; outputs that are probabilities, random, or dependent on
+        the batch; logits that are NaN; input gradients that are 0; Square fooling what the attacks with gradients did
+        not; images that fool only sometimes.
     """
     checks.check_key(key)
-    images, labels, attacks = np.asarray(images), np.asarray(labels), tuple(attacks)
-    checks.check_problem(images, labels, eps=eps, batch_size=batch_size)
+    images, labels = np.asarray(images), np.asarray(labels)
+    attacks = ensemble.get_version(version).attacks if attacks is None else tuple(attacks)
+    checks.check_problem(images, labels, norm=norm, eps=eps, batch_size=batch_size)
     if state_path is not None and not pathlib.Path(state_path).parent.is_dir():
         raise ValueError(f"state_path is {state_path}; its directory does not exist")
-    selected = ensemble.select(attacks)
-    budget = Budget(num_steps=num_steps, num_targets=num_targets, num_queries=num_queries)
+    selected = ensemble.select(attacks, is_random=ensemble.get_version(version).is_random)
+    budget = ensemble.create_budget(
+        norm,
+        version,
+        num_steps=num_steps,
+        num_targets=num_targets,
+        num_restarts=num_restarts,
+        num_queries=num_queries,
+        num_samples=num_samples,
+        num_votes=num_votes,
+    )
     images, labels = images.astype(np.float32), labels.astype(np.int32)
     with jax.default_matmul_precision("highest"):
-        placement = Placement.create(logits_fn, batch_size=batch_size, num_examples=len(labels))
-        problem = Problem.create(key, placement, images, labels, eps=eps, num_targets=num_targets)
+        placement = Placement.create(
+            logits_fn,
+            batch_size=batch_size,
+            num_examples=len(labels),
+            num_votes=budget.num_votes,
+            vote_key=jax.random.fold_in(key, _VOTES),
+        )
+        with checks.naming_arguments(is_random=budget.num_votes > 0):
+            problem = Problem.create(
+                key, placement, images, labels, norm=norm, eps=eps, num_targets=budget.max_targets
+            )
         before = _warn(_warnings_before(problem, logits_fn))
         ensemble.check_classes(selected, problem.logits.shape[1])
-        file = resume.StateFile(state_path, problem, attacks, budget, state_seconds)
+        file = resume.StateFile(state_path, problem, attacks, budget, state_seconds, individual=individual)
         state = file.load()
         with _shown(progress) as show:
             for number, attack in enumerate(selected):
-                _run_attack(problem, state, file, number, attack, budget, show)
-        after = _warn(_warnings_after(state, attacks))
-        return _result(problem, state, attacks, before + after)
+                if individual:
+                    examples = np.flatnonzero((state.fooled_by != WRONG) & ~state.fooled[number])
+                else:
+                    examples = np.flatnonzero(state.fooled_by == ROBUST)
+                _run_attack(problem, state, file, number, attack, examples, budget, show)
+        is_random = budget.num_votes > 0
+        after = _warn(_warnings_after(state, attacks, individual=individual, is_random=is_random))
+        return _result(problem, state, attacks, version, before + after, individual=individual)
 
 
 @contextlib.contextmanager
@@ -170,25 +226,40 @@ def _warn(messages: Iterator[str]) -> tuple[str, ...]:
     return tuple(issued)
 
 
-def _warnings_before(problem: Problem, logits_fn: LogitsFn) -> Iterator[str]:
+def _warnings_before(problem: Problem, logits_fn: LogitsFn | RandomLogitsFn) -> Iterator[str]:
+    if doubt := norms.doubts(problem.norm, problem.eps):
+        yield doubt
     placement = problem.placement
     images, labels = placement.first_batch(problem.images), placement.first_batch(problem.labels)
-    yield from checks.output_warnings(placement.predict, logits_fn, images)
-    yield from checks.gradient_warnings(placement.logits_fn, placement.split(images), placement.split(labels))
+    yield from checks.output_warnings(placement.predict, logits_fn, images, is_random=placement.num_votes > 0)
+    yield from checks.gradient_warnings(placement.plain, placement.split(images), placement.split(labels))
     number = int(np.isnan(problem.logits).any(1).sum())
     if number:
         yield f"the logits of {number} images are NaN; these count as not robust"
 
 
-def _warnings_after(state: State, attacks: tuple[str, ...]) -> Iterator[str]:
+def _warnings_after(
+    state: State, attacks: tuple[str, ...], *, individual: bool, is_random: bool
+) -> Iterator[str]:
     if "square" in attacks:
         number = attacks.index("square")
-        others = [name for name, size in zip(attacks[:number], state.attacked, strict=False) if size > 0]
-        yield from checks.square_warnings(state.num_fooled(number), len(state.fooled_by), others)
+        others = [
+            other
+            for other, size in enumerate(state.attacked)
+            if size > 0 and (other < number or (individual and other != number))
+        ]
+        alone = state.fooled[number] & ~state.fooled[others].any(0)
+        names = [attacks[other] for other in others]
+        yield from checks.square_warnings(int(alone.sum()), len(state.fooled_by), names)
     if state.nan:
         yield f"the logits of {state.nan} adversarial images are NaN; these count as not robust"
     unconfirmed = np.count_nonzero(state.unconfirmed)
-    if unconfirmed:
+    if unconfirmed and is_random:
+        yield (
+            f"{unconfirmed} examples had adversarial images that lost the vote of the attack and won the second one; "
+            "these images do not count. More samples and votes make fewer of them"
+        )
+    elif unconfirmed:
         yield (
             f"{unconfirmed} examples had adversarial images that the model, asked again, predicted right; these "
             "images do not count. The model is random, or rounds differently in another batch"
@@ -201,10 +272,11 @@ def _run_attack(
     file: resume.StateFile,
     number: int,
     attack: EnsembleAttack,
+    examples: np.ndarray,
     budget: Budget,
     progress: Callable[[Progress], None],
 ) -> None:
-    """Runs one attack on all examples that are still robust, and updates `state`.
+    """Runs one attack on examples, and updates `state`.
 
     Args:
       problem: what is attacked.
@@ -212,15 +284,17 @@ def _run_attack(
       file: where `state` is saved.
       number: the attack's place in the evaluation.
       attack: the attack.
+      examples: numbers of the examples that it has not fooled yet and has to try.
       budget: its work.
       progress: called after every look at the slots.
     """
-    attack_one_target = attack.create(budget)
-    num_targets = problem.targets.shape[1] if attack_one_target.targeted else 1
-    robust = np.flatnonzero(state.fooled_by == ROBUST)
+    attack_one_round = attack.create(problem.norm, budget)
+    num_rounds = attack.num_rounds(budget)
+    if attack_one_round.targeted:
+        num_rounds = min(num_rounds, problem.targets.shape[1])
     if state.attacked[number] < 0:
-        state.attacked[number] = len(robust)
-    remaining = robust[state.tried[number, robust] < num_targets]
+        state.attacked[number] = len(examples)
+    remaining = examples[state.tried[number, examples] < num_rounds]
     if not len(remaining):
         return
 
@@ -231,7 +305,7 @@ def _run_attack(
     slots = Slots(
         jax.random.fold_in(problem.key, attack.stream),
         problem,
-        attack_one_target,
+        attack_one_round,
         size=slot_count(examples_per_host, placement.batch_size, placement.sharding.num_devices),
     )
     if state.slots.get("slot_attack") == number:
@@ -247,12 +321,12 @@ def _run_attack(
     while slots.fill(waiting, state.tried[number]):
         slots.advance(attack.steps_per_look)
         resisting = _record_finished(problem, state, number, slots)
-        waiting.extend(resisting[state.tried[number, resisting] < num_targets].tolist())
+        waiting.extend(resisting[state.tried[number, resisting] < num_rounds].tolist())
         state.seconds[number] = seconds_before + time.monotonic() - started_at
         if file.is_due():
             save()
         in_progress = slots.work_in_progress()
-        report = _progress(state, number, attack.name, num_targets, in_progress, together=num_hosts == 1)
+        report = _progress(state, number, attack.name, num_rounds, in_progress, together=num_hosts == 1)
         try:
             progress(report)
         except BaseException:  # `progress` ends the evaluation.
@@ -262,7 +336,7 @@ def _run_attack(
     state.slots = {}
     file.save(state)
     if num_hosts > 1:
-        progress(_progress(state, number, attack.name, num_targets, 0, together=True))
+        progress(_progress(state, number, attack.name, num_rounds, 0, together=True))
 
 
 def _record_finished(problem: Problem, state: State, number: int, slots: Slots) -> np.ndarray:
@@ -271,8 +345,10 @@ def _record_finished(problem: Problem, state: State, number: int, slots: Slots) 
     if fooled.any():
         confirmed = _confirm(problem, state, examples[fooled], adversarial)
         fooled[fooled] = confirmed  # The others resist after all.
-        state.fooled_by[examples[fooled]] = number
-        state.adversarial[examples[fooled]] = adversarial[confirmed]
+        state.fooled[number, examples[fooled]] = True
+        first = state.fooled_by[examples[fooled]] == ROBUST  # Always, unless each attack runs on all.
+        state.fooled_by[examples[fooled][first]] = number
+        state.adversarial[examples[fooled][first]] = adversarial[confirmed][first]
     resisting = examples[~fooled]
     state.tried[number, resisting] += 1
     return resisting
@@ -280,20 +356,21 @@ def _record_finished(problem: Problem, state: State, number: int, slots: Slots) 
 
 def _confirm(problem: Problem, state: State, examples: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
     """Returns whether images lie in the ball and fool the model when it is evaluated again; [n] bool."""
-    logits, correct = problem.placement.judge(adversarial, problem.labels[examples])
-    confirmed = ~correct & checks.in_ball(adversarial, problem.images[examples], eps=problem.eps)
+    logits, correct = problem.placement.judge(adversarial, problem.labels[examples], examples)
+    inside = checks.in_ball(adversarial, problem.images[examples], eps=problem.eps, norm=problem.norm)
+    confirmed = ~correct & inside
     state.nan += int((np.isnan(logits).any(1) & confirmed).sum())
     state.unconfirmed[examples[~confirmed]] = True
     return confirmed
 
 
 def _progress(
-    state: State, number: int, name: str, num_targets: int, in_progress: float, *, together: bool
+    state: State, number: int, name: str, num_rounds: int, in_progress: float, *, together: bool
 ) -> Progress:
     """Returns the progress of an attack on all examples, or on this host's if not `together`."""
-    work = state.attacked[number] * num_targets / (1 if together else jax.process_count())
-    robust = state.fooled_by == ROBUST
-    done = state.num_fooled(number) * num_targets + state.tried[number][robust].sum() + in_progress
+    work = state.attacked[number] * num_rounds / (1 if together else jax.process_count())
+    robust, fooled = state.fooled_by == ROBUST, state.fooled[number]
+    done = fooled.sum() * num_rounds + state.tried[number][~fooled].sum() + in_progress
     fraction = float(min(done / work, 1))
     seconds = float(state.seconds[number])
     return Progress(
@@ -308,21 +385,31 @@ def _progress(
 
 
 def _result(
-    problem: Problem, state: State, attacks: tuple[str, ...], messages: tuple[str, ...]
+    problem: Problem,
+    state: State,
+    attacks: tuple[str, ...],
+    version: str,
+    messages: tuple[str, ...],
+    *,
+    individual: bool,
 ) -> AutoAttackResult:
     size = len(state.fooled_by)
-    correct = np.count_nonzero(state.fooled_by != WRONG)
-    fooled = {name: state.num_fooled(number) for number, name in enumerate(attacks)}
-    left = correct - np.cumsum(list(fooled.values()))
+    correct = state.fooled_by != WRONG
+    fooled = state.fooled if individual else np.logical_or.accumulate(state.fooled)
+    robust_under = dict(zip(attacks, correct & ~fooled, strict=True))
     return AutoAttackResult(
         adversarial=state.adversarial,
         robust=state.fooled_by == ROBUST,
         fooled_by=state.fooled_by,
-        clean_accuracy=100 * correct / size,
-        accuracy={name: 100 * number / size for name, number in zip(attacks, left.tolist(), strict=True)},
+        clean_accuracy=100 * np.count_nonzero(correct) / size,
+        accuracy={name: 100 * np.count_nonzero(robust) / size for name, robust in robust_under.items()},
+        robust_under=robust_under,
         attacked=dict(zip(attacks, state.attacked.tolist(), strict=True)),
-        fooled=fooled,
+        fooled={name: state.num_fooled(number) for number, name in enumerate(attacks)},
         seconds=dict(zip(attacks, state.seconds.tolist(), strict=True)),
         num_targets=problem.targets.shape[1],
+        norm=problem.norm,
+        version=version,
+        individual=individual,
         warnings=messages,
     )

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrw.attacks import random_models
 from jaxrw.attacks.arguments import as_partial
 from jaxrw.attacks.autoattack import checks
 from jaxrw.attacks.losses import rank_targets
+from jaxrw.attacks.random_models import RandomLogitsFn
 from jaxrw.attacks.types import LogitsFn
 from jaxrw.methods.margins import is_correct
 
@@ -22,19 +24,31 @@ class Placement:
     """A model on all devices of this host, which share every batch evenly.
 
     Attributes:
-      logits_fn: the model, with its arrays on every device.
+      logits_fn: the model, with its arrays on every device; a function of images, or of images and a key.
       sharding: of arrays [B, ...], split by example.
       batch_size: largest number of examples attacked at a time; a multiple of the number of devices.
       predict_size: number of examples predicted at a time; a multiple of the number of devices.
+      num_votes: evaluations of a random model for one verdict; 0: the model is a function of images alone.
+      vote_key: PRNG key of these evaluations.
     """
 
     logits_fn: jax.tree_util.Partial
     sharding: NamedSharding
     batch_size: int
     predict_size: int
+    num_votes: int
+    vote_key: jax.Array
 
     @classmethod
-    def create(cls, logits_fn: LogitsFn, *, batch_size: int, num_examples: int) -> Self:
+    def create(
+        cls,
+        logits_fn: LogitsFn | RandomLogitsFn,
+        *,
+        batch_size: int,
+        num_examples: int,
+        num_votes: int,
+        vote_key: jax.Array,
+    ) -> Self:
         """Places a model; `batch_size` is rounded up to a multiple of the number of devices."""
         mesh = Mesh(np.array(jax.local_devices()), ("examples",))
         batch_size = round_up(batch_size, mesh.size)
@@ -43,7 +57,16 @@ class Placement:
             sharding=NamedSharding(mesh, PartitionSpec("examples")),
             batch_size=batch_size,
             predict_size=min(batch_size, round_up(num_examples, mesh.size)),
+            num_votes=num_votes,
+            vote_key=vote_key,
         )
+
+    @property
+    def plain(self) -> jax.tree_util.Partial:
+        """The model as a function of images alone: a random model with the same random numbers at each call."""
+        if not self.num_votes:
+            return self.logits_fn
+        return jax.tree_util.Partial(_with_fixed_keys, self.logits_fn, self.vote_key)
 
     def split(self, arrays: Any) -> Any:
         """Places a tree of arrays [B, ...] on the devices, always with the same sharding: others compile again."""
@@ -55,11 +78,19 @@ class Placement:
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Returns logits [B, K] float32 of one batch of `predict_size` images."""
-        return np.asarray(_predict(self.logits_fn, self.split(images)), np.float32)
+        return np.asarray(_predict(self.plain, self.split(images)), np.float32)
 
-    def judge(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the logits [n, K] float32 of any number of images, and whether each is classified correctly [n]."""
-        return self._in_batches(functools.partial(_judge, self.logits_fn), images, labels)
+    def judge(
+        self, images: np.ndarray, labels: np.ndarray, examples: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the logits [n, K] float32 of any number of images, and whether each is classified correctly [n].
+
+        A random model decides by a vote, with random numbers that depend on the numbers of the examples [n].
+        """
+        if not self.num_votes:
+            return self._in_batches(functools.partial(_judge, self.logits_fn), images, labels)
+        vote = functools.partial(_vote, self.logits_fn, self.vote_key, num_votes=self.num_votes)
+        return self._in_batches(vote, images, labels, examples.astype(np.int32))
 
     def rank(self, logits: np.ndarray, labels: np.ndarray, num_targets: int) -> np.ndarray:
         """Returns the likeliest wrong classes [n, T] int32."""
@@ -82,6 +113,7 @@ class Problem:
     Attributes:
       key: PRNG key.
       placement: the model.
+      norm: of eps, a key of `norms.NORMS`.
       eps: radius in pixel units of [0, 1].
       images: [N, H, W, C] float32 in [0, 1].
       labels: [N] int32 in 0..K-1.
@@ -92,6 +124,7 @@ class Problem:
 
     key: jax.Array
     placement: Placement
+    norm: str
     eps: float
     images: np.ndarray
     labels: np.ndarray
@@ -107,6 +140,7 @@ class Problem:
         images: np.ndarray,
         labels: np.ndarray,
         *,
+        norm: str,
         eps: float,
         num_targets: int,
     ) -> Self:
@@ -124,9 +158,9 @@ class Problem:
                 raise ValueError(words) from error
             raise
         checks.check_model(first, predicted, labels)
-        logits, correct = placement.judge(images, labels)
+        logits, correct = placement.judge(images, labels, np.arange(len(labels)))
         targets = placement.rank(logits, labels, num_targets)
-        return cls(key, placement, eps, images, labels, logits, correct, targets)
+        return cls(key, placement, norm, eps, images, labels, logits, correct, targets)
 
 
 def round_up(number: int, multiple: int) -> int:
@@ -143,6 +177,25 @@ def _predict(logits_fn: LogitsFn, images: jax.Array) -> jax.Array:
 def _judge(logits_fn: LogitsFn, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     logits = _predict(logits_fn, images).astype(jnp.float32)
     return logits, jax.vmap(is_correct)(logits, labels)
+
+
+def _with_fixed_keys(logits_fn: RandomLogitsFn, key: jax.Array, images: jax.Array) -> jax.Array:
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))
+    return random_models.call(logits_fn, images, keys)
+
+
+@functools.partial(jax.jit, static_argnames="num_votes")
+def _vote(
+    logits_fn: RandomLogitsFn,
+    key: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    examples: jax.Array,
+    *,
+    num_votes: int,
+) -> tuple[jax.Array, jax.Array]:
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, examples)
+    return random_models.vote(logits_fn, images, labels, keys, num_votes=num_votes)
 
 
 @functools.partial(jax.jit, static_argnames="num_targets")

@@ -18,7 +18,7 @@ from jaxrw.attacks.autoattack.state import State
 from jaxrw.system import files, hosts
 
 # Raise it whenever the same evaluation would have another result, or the file holds other arrays.
-VERSION = 2
+VERSION = 3
 
 # Logits of the same model may differ between machines by this share of their magnitude.
 TOLERANCE = 1e-3
@@ -40,6 +40,7 @@ class StateFile:
       attacks: names of the attacks.
       budget: of the attacks.
       interval: seconds between two writes within an attack.
+      individual: whether each attack runs on all examples.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class StateFile:
         attacks: Sequence[str],
         budget: Budget,
         interval: float,
+        *,
+        individual: bool = False,
     ) -> None:
         self._path = None if path is None else pathlib.Path(path)
         self._problem, self._num_attacks, self._interval = problem, len(attacks), interval
@@ -57,9 +60,11 @@ class StateFile:
             "version": str(VERSION),
             "images": _digest(problem.images),
             "labels": _digest(problem.labels),
+            "norm": problem.norm,
             "eps": repr(float(problem.eps)),
             "key": str(np.asarray(jax.random.key_data(problem.key)).tolist()),
             "attacks": ", ".join(attacks),
+            "individual": str(individual),
             "settings": json.dumps(dataclasses.asdict(budget), sort_keys=True),
         }
         self._logits = problem.logits[:_KEPT_LOGITS]

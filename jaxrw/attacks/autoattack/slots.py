@@ -48,7 +48,7 @@ class Slots:
 
         Args:
           waiting: numbers of examples; removes the ones that move in.
-          tried: [N] int, targets of each example already tried without success; also the rank of its next target.
+          tried: [N] int, targets or restarts of each example already tried without success; also the rank of its next.
 
         Returns:
           Whether any slot is occupied.
@@ -120,7 +120,8 @@ class Slots:
         arrays = {
             "images": problem.images[examples],
             "labels": problem.labels[examples],
-            "targets": problem.targets[examples, self._ranks],
+            # Without targets, ranks are numbers of restarts.
+            "targets": problem.targets[examples, self._ranks if self._attack.targeted else 0],
             "rank": self._ranks.copy(),
             "index": examples,
         }

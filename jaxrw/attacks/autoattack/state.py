@@ -18,7 +18,8 @@ class State:
     """What an evaluation of N examples with A attacks has found so far.
 
     Attributes:
-      fooled_by: [N] int8, number of the attack that fooled the example, ROBUST, or WRONG without any attack.
+      fooled_by: [N] int8, number of the first attack that fooled the example, ROBUST, or WRONG without any attack.
+      fooled: [A, N] bool, whether each attack fooled the example.
       adversarial: [N, H, W, C] float32, the image that fooled, or the original.
       tried: [A, N] int16, number of targets that failed.
       seconds: [A] float64, time spent on each attack, compilation included.
@@ -29,6 +30,7 @@ class State:
     """
 
     fooled_by: np.ndarray
+    fooled: np.ndarray
     adversarial: np.ndarray
     tried: np.ndarray
     seconds: np.ndarray
@@ -43,6 +45,7 @@ class State:
         size = len(problem.labels)
         return cls(
             fooled_by=np.where(problem.correct, ROBUST, WRONG).astype(np.int8),
+            fooled=np.zeros((num_attacks, size), bool),
             adversarial=problem.images.copy(),
             tried=np.zeros((num_attacks, size), np.int16),
             seconds=np.zeros(num_attacks),
@@ -54,7 +57,7 @@ class State:
     def from_arrays(cls, arrays: Mapping[str, Any], problem: Problem) -> Self:
         """Inverts `arrays`."""
         state = cls.create(problem, len(arrays["attacked"]))
-        for name in ("fooled_by", "tried", "seconds", "attacked"):
+        for name in ("fooled_by", "fooled", "tried", "seconds", "attacked"):
             setattr(state, name, arrays[name])
         state.adversarial[state.fooled_by >= 0] = arrays["adversarial"]
         state.unconfirmed[arrays["unconfirmed"]] = True
@@ -66,6 +69,7 @@ class State:
         """Returns the state as the state file holds it: without original images."""
         return {
             "fooled_by": self.fooled_by,
+            "fooled": self.fooled,
             "adversarial": self.adversarial[self.fooled_by >= 0],
             "tried": self.tried,
             "seconds": self.seconds,
@@ -77,11 +81,11 @@ class State:
 
     def num_fooled(self, number: int) -> int:
         """Returns how many examples the attack of that number has fooled."""
-        return int(np.count_nonzero(self.fooled_by == number))
+        return int(np.count_nonzero(self.fooled[number]))
 
     def merge_hosts(self, nan_before: int) -> None:
         """Collects what each host has found about its own examples since there were `nan_before` NaN images."""
         self.fooled_by, self.adversarial = hosts.gather(self.fooled_by), hosts.gather(self.adversarial)
-        self.tried = hosts.gather(self.tried.T).T
+        self.tried, self.fooled = hosts.gather(self.tried.T).T, hosts.gather(self.fooled.T).T
         self.unconfirmed = hosts.gather(self.unconfirmed)
         self.nan = nan_before + hosts.total(self.nan - nan_before)
