@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 
+import numpy as np
 import pytest
 from helpers import commands
 from PIL import Image
@@ -69,6 +70,21 @@ def test_code_prints_what_the_page_says(page, capsys):
     exec(block, {})
     (printed,) = re.findall(r"^prints `(.*?)`", (DOCS / f"{page}.md").read_text(), re.MULTILINE)
     assert capsys.readouterr().out.strip() == printed
+
+
+@pytest.mark.parametrize("number", range(5), ids=["linen", "nnx", "equinox", "haiku", "plain"])
+def test_models_of_the_page_are_attacked(number, capsys):
+    """Equinox and Haiku where they are installed."""
+    block = blocks("models")[number]
+    for name in re.findall(r"^import (equinox|haiku)", block, re.MULTILINE):
+        pytest.importorskip(name)
+    images = np.random.RandomState(0).rand(6, 32, 32, 3).astype(np.float32)
+    few = block.replace("batch_size=500", "batch_size=6, attacks=('apgd-ce',), num_steps=2, progress=False")
+    labels = np.zeros(6, int)
+    exec(few, {"images": images, "labels": labels})
+    printed = capsys.readouterr().out
+    assert "of 6 examples robust" in printed
+    assert "apgd-ce" in printed
 
 
 def test_figures_are_drawn_again_as_the_page_says(here):
