@@ -1,10 +1,12 @@
 """What `import jaxrw` gives: a version, public modules, and a docstring that names them."""
 
 import importlib.metadata
+import pathlib
 import pydoc
 import re
 import subprocess
 import sys
+import tomllib
 
 import jaxrw
 
@@ -27,3 +29,9 @@ def test_importing_it_does_not_import_jax():
     """launch.py answers --help at once, and chooses kernels before JAX reads its flags."""
     code = "import sys, jaxrw, launch; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_citation_has_the_version_of_the_package():
+    root = pathlib.Path(__file__).parent.parent
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (root / "CITATION.cff").read_text()
