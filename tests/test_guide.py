@@ -1,16 +1,19 @@
 """What the pages tell people to type: every command is run, small, or checked, and every block of code is run."""
 
+import functools
 import json
 import re
 import subprocess
+import warnings
 
+import jax
 import numpy as np
 import pytest
 from helpers import commands
 from PIL import Image
 
 import launch
-from jaxrw import methods
+from jaxrw import attacks, methods
 
 ROOT = commands.ROOT
 DOCS = ROOT / "docs"
@@ -96,6 +99,22 @@ def test_figures_are_drawn_again_as_the_page_says(here):
     (block,) = blocks("runs")
     exec(block, {})
     assert drawn.exists()
+
+
+def test_autoattack_runs_in_l2_and_on_random_models_as_the_page_says(monkeypatch):
+    plain, random = blocks("evaluation")
+    weights = jax.random.normal(jax.random.key(0), (12, 3))
+    images = jax.random.uniform(jax.random.key(1), (6, 2, 2, 3))
+    model = jax.tree_util.Partial(lambda weights, images: images.reshape(len(images), -1) @ weights, weights)
+    namespace = {"model": model, "images": images, "labels": model(images).argmax(1)}
+    whole = attacks.autoattack
+    monkeypatch.setattr(attacks, "autoattack", functools.partial(whole, num_steps=5, num_queries=5))
+    exec(plain, namespace)
+    assert namespace["result"].norm == "l2"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", attacks.RobustnessWarning)  # of votes that were close
+        exec(random, namespace)
+    assert namespace["result"].version == "rand"
 
 
 def test_kernels_are_chosen_as_the_page_says(monkeypatch):

@@ -88,6 +88,22 @@ MISTAKES = {
         "dataset.validation_share is 1.0",
         "must be in (0, 1)",
     ),
+    "norm in capitals": (["--config.attack.norm=L2"], "attack.norm is 'L2'", "choose of linf, l2, l1"),
+    "a negative radius in L2": (
+        ["--config.attack.norm=l2", "--config.attack.eps=-1"],
+        "attack.eps is -1.0",
+        "at least 0",
+    ),
+    "a radius beyond all images": (
+        ["--config.evaluation.norm=l2", "--config.evaluation.eps=9"],
+        "evaluation.eps is 9.0",
+        "8x8 are at most 8 apart",
+    ),
+    "AutoAttack for random models": (
+        ["--config.evaluation.version=rand"],
+        "evaluation.version is 'rand'",
+        "choose of standard, plus",
+    ),
     "tau below 2": (["--config.method.tau=1"], "method.tau is 1.0", "at least 2"),
     "negative epochs": (["--config.optim.num_epochs=-1"], "optim.num_epochs is -1", "at least 1"),
     "milestones twice": (

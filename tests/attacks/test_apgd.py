@@ -25,15 +25,23 @@ def network(images):
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "loss"),
-    [(2, "ce"), (3, "dlr"), (3, "dlr-targeted"), (6, "dlr-targeted")],
+    ("num_classes", "loss", "norm"),
+    [
+        (2, "ce", "linf"),
+        (3, "dlr", "linf"),
+        (3, "dlr-targeted", "linf"),
+        (6, "dlr-targeted", "linf"),
+        (2, "ce", "l2"),
+        (3, "dlr", "l2"),
+        (10, "dlr-targeted", "l2"),
+    ],
 )
-def test_fools_exactly_what_can_be_fooled_on_a_linear_model(num_classes, loss):
-    # From inside the box, the nearest wrong image is |z_y - z_j| / |w_y - w_j|_1 away, in the L-infinity norm.
-    logits_fn, images, labels, distance = linear_problem(num_classes)
+def test_fools_exactly_what_can_be_fooled_on_a_linear_model(num_classes, loss, norm):
+    # From inside the box, the nearest wrong image is |z_y - z_j| / |w_y - w_j| away, in the dual norm of the weights.
+    logits_fn, images, labels, distance = linear_problem(num_classes, norm=norm)
     eps = float(np.median(distance))
     clear = np.abs(distance / eps - 1) > 1e-3
-    adversarial = apgd(KEY, logits_fn, images, labels, eps=eps, loss=loss)
+    adversarial = apgd(KEY, logits_fn, images, labels, eps=eps, loss=loss, norm=norm)
     robust = right(logits_fn, adversarial, labels)
     np.testing.assert_array_equal(robust[clear], (distance > eps)[clear])
     assert 10 < robust.sum() < 54
@@ -228,6 +236,8 @@ def test_ranking_leaves_the_label_out():
         ({"loss": "cw"}, "loss is 'cw'"),
         ({"num_steps": 0}, "num_steps is 0"),
         ({"num_targets": 0}, "num_targets is 0"),
+        ({"num_restarts": 0}, "num_restarts is 0"),
+        ({"norm": "L2"}, "norm is 'L2'"),
     ],
 )
 def test_mistakes_are_named(changed, named):
