@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name}: {_words(kept[key])}", flush=True)
         timing.RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(kept, indent=1) + "\n")
-    print(timing.table([{"what": key, "result": _words(row)} for key, row in kept.items()]))
+    if kept:
+        print(timing.table([{"what": key, "result": _words(row)} for key, row in kept.items()]))
 
 
 def _check(deadline: float) -> None:
