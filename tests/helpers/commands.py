@@ -48,6 +48,8 @@ _FOLDER = [
     "--config.dataset.validation_size=0",
     "--config.dataset.test_size=4",
     "--config.optim.batch_size=4",
+    "--config.optim.learning_rate=0.01",
+    "--config.optim.weight_decay=5e-4",
 ]
 _WARMUP = ["--config.method.warmup_epochs=1", "--config.optim.num_epochs=2"]
 
