@@ -11,7 +11,7 @@ import safetensors.numpy
 from helpers import tiny
 
 import launch
-from jaxrw import evaluate, export, networks, report, train
+from jaxrw import evaluate, export, networks, train
 from jaxrw.attacks import autoattack
 from jaxrw.networks import torch_weights
 from jaxrw.system.errors import UserError
@@ -190,57 +190,3 @@ def test_no_weights_are_drawn_to_restore_others(run, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, dict(variables), expected)
     # Placed otherwise, they would have every program compiled once more.
     assert {leaf.sharding for leaf in jax.tree.leaves(variables)} == {step.replicate(np.zeros(1)).sharding}
-
-
-def test_a_run_in_another_norm_says_so(tmp_path, capsys, short_autoattack):
-    settings = {"norm": "l2", "eps": 0.04, "step_size": 0.02}
-    config = with_attacks(
-        "clean",
-        "fgsm",
-        "aa",
-        optim__num_epochs=1,
-        evaluation__figure_examples=8,
-        evaluation__figure_eps=(0.0, 1.0),
-        **{
-            f"{section}__{name}": value
-            for section in ("attack", "evaluation")
-            for name, value in settings.items()
-        },
-    )
-    config.attack.num_steps = 1
-    experiment = train.run(config, tmp_path / "run")
-    # Told once, before anything is trained.
-    assert "warning: attack.eps is 0.04 for norm 'l2'" in capsys.readouterr().err
-    results = evaluate.run(config, tmp_path / "run", experiment=experiment, checkpoint="last")
-    last = results["checkpoints"]["last"]
-    assert (last["autoattack"]["norm"], last["autoattack"]["version"]) == ("l2", "standard")
-    assert last["accuracy"]["aa"] is not None
-    # In L-infinity a radius of 0.04 allows much more, and is measured anew.
-    config.evaluation.norm = "linf"
-    again = evaluate.run(config, tmp_path / "run", checkpoint="last")
-    assert again["checkpoints"]["last"]["accuracy"]["fgsm"] <= last["accuracy"]["fgsm"]
-    assert again["checkpoints"]["last"]["autoattack"]["norm"] == "linf"
-    report.run(tmp_path / "run", tmp_path / "report")
-    assert (
-        "eps 0.04 (L2) in training, 10.2/255 in evaluation" in (tmp_path / "report" / "report.md").read_text()
-    )
-
-
-def test_a_run_of_an_earlier_version_had_the_only_norm(run, tmp_path):
-    """What it lacks is what there was: nothing is refused and nothing measured again."""
-    _, workdir = run
-    config = with_attacks("clean", "fgsm")
-    copy = shutil.copytree(workdir, tmp_path / "run")
-    evaluate.run(config, copy)
-    for name in "config.json", "results.json":
-        content = json.loads((copy / name).read_text())
-        stored = content["config"] if name == "results.json" else content
-        for section in "attack", "evaluation":
-            del stored[section]["norm"]
-        del stored["evaluation"]["version"]
-        if name == "results.json":
-            content["checkpoints"]["last"]["accuracy"]["fgsm"] = 12.5  # would not come out again
-        (copy / name).write_text(json.dumps(content))
-    assert evaluate.run(config, copy)["checkpoints"]["last"]["accuracy"]["fgsm"] == 12.5
-    config.evaluation.norm = "l2"
-    assert evaluate.run(config, copy)["checkpoints"]["last"]["accuracy"]["fgsm"] != 12.5
