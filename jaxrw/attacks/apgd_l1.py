@@ -75,10 +75,15 @@ class ApgdL1:
         )
 
     def start(self, key: jax.Array, batch: Batch, *, eps: Scalar) -> ApgdL1State:
-        """Starts from normal noise, projected onto the largest ball."""
+        """Starts at random points of the largest ball, as the public code does.
+
+        The public code projects the noisy image where one would expect the noise, takes the step that comes out for an
+        image, and projects that one. So starts lie towards black, and change more pixels than projected noise would.
+        """
         images, norm = batch.images, norms.get("l1")
         noise = jax.vmap(lambda k: norm.noise(k, images.shape[1:]))(batch.keys(key))
-        first = norm.project(images + noise, images, eps=RADII[0] * eps)
+        step = norm.project(images + (images + noise), images, eps=RADII[0] * eps) - images
+        first = norm.project(step, images, eps=RADII[0] * eps)
         size = images.shape[:1]
         return ApgdL1State(
             **start_fields(first),
