@@ -24,7 +24,8 @@ import jax.numpy as jnp
 from benchmarks import problem, timing
 from benchmarks.compiled import forward_flops
 from benchmarks.hlo import Program
-from jaxrw.attacks.pgd import pgd, project
+from jaxrw.attacks import norms
+from jaxrw.attacks.pgd import pgd
 from jaxrw.attacks.types import LogitsFn
 from jaxrw.methods.objectives import cross_entropy
 
@@ -106,7 +107,7 @@ def _unrolled_attack(timed: problem.Problem) -> Callable[[], jax.Array]:
         adversarial = images
         for _ in range(settings.num_steps):
             moved = adversarial + settings.step_size * jnp.sign(gradient(adversarial))
-            adversarial = project(moved, images, eps=settings.eps)
+            adversarial = norms.get(settings.norm).project(moved, images, eps=settings.eps)
         return adversarial
 
     logits_fn = timed.logits_fn

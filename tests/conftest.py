@@ -1,5 +1,6 @@
 """Settings that every test shares."""
 
+import gc
 import importlib.util
 import os
 import tempfile
@@ -13,6 +14,7 @@ if "JAXRW_TEST_CACHE" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import hypothesis
+import pytest
 
 from jaxrw.system import compilation
 
@@ -21,6 +23,17 @@ compilation.choose_cpu_kernels()  # as launch.py does
 # Examples compile or run JAX code, whose first call is slow; the examples are the same in every run.
 hypothesis.settings.register_profile("jaxrw", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxrw")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Frees the compiled programs of a module: each maps memory, and Linux allows a process 65,530 mappings."""
+    yield
+    import jax  # Not before the kernels are chosen.
+
+    jax.clear_caches()
+    gc.collect()
+
 
 # PyTorch is an extra; without it, these cannot be imported for their doctests.
 _WITH_TORCH = ["helpers/torch_networks.py", "helpers/torch_recipe.py"]

@@ -37,14 +37,8 @@ def run(tmp_path_factory):
 
 
 def with_attacks(*attacks, **overrides):
-    return tiny.config(
-        "standard",
-        dataset__train_size=512,
-        attack__num_steps=0,
-        optim__num_epochs=4,
-        evaluation__attacks=attacks,
-        **overrides,
-    )
+    fields = {"dataset__train_size": 512, "attack__num_steps": 0, "optim__num_epochs": 4}
+    return tiny.config("standard", **(fields | {"evaluation__attacks": attacks} | overrides))
 
 
 @pytest.fixture

@@ -186,9 +186,9 @@ MISTAKES = {
     ),
     "AWP of nothing": (["--config.awp.gamma=0"], "awp.gamma is 0.0", "None to train without AWP"),
     "AWP after the run": (
-        ["--config.awp.gamma=0.01", "--config.awp.start_epoch=36"],
-        "awp.start_epoch is 36",
-        "below optim.num_epochs, which is 36",
+        ["--config.awp.gamma=0.01", "--config.awp.start_epoch=40"],
+        "awp.start_epoch is 40",
+        "below optim.num_epochs, which is 40",
     ),
     "an average after the run": (
         ["--config.average.name=swa", "--config.average.start_epoch=99"],
@@ -247,7 +247,7 @@ def test_config_files_that_cannot_be_used(tmp_path, capsys):
     assert run("--workdir", tmp_path) == 2
     _check_told(capsys, ["--config is missing"])
     assert run("--config", tmp_path / "nothing.py") == 2
-    _check_told(capsys, [str(tmp_path / "nothing.py"), "cannot be read", "configs/digits.py"])
+    _check_told(capsys, [str(tmp_path / "nothing.py"), "cannot be read", "digits, folder, mail_trades_c10"])
     (tmp_path / "misspelt.py").write_text(
         "from configs import base\ndef get_config():\n    c = base.get_config()\n    c.optim.epochs = 3\n    return c\n"
     )
@@ -318,7 +318,7 @@ def test_train_evaluate_report(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(DIGITS, *TINY) == 0
     out = capsys.readouterr().out
-    assert "ours_mail on digits: 64 training, 32 validation, 30 test images" in out
+    assert "Ours+MAIL on digits: 64 training, 32 validation, 30 test images" in out
     assert "epoch 2/2  loss" in out
     assert "images/s" in out
     workdir = pathlib.Path("runs/digits-ours_mail-0")
@@ -385,10 +385,28 @@ def test_a_config_of_a_version_without_a_field_is_the_same_run():
     config = base.get_config()
     with config.unlocked():
         del config.dataset.validation_share
-    settings.check(config, num_devices=1)
-    new, old = (settings.flatten(settings.as_json(c)) for c in (base.get_config(), config))
+        del config.objective
+        del config.attack.norm
+    new, old = (
+        settings.completed(settings.flatten(settings.as_json(c))) for c in (base.get_config(), config)
+    )
     assert settings.differences(new, old) == []
     assert settings.with_effect(new) == settings.with_effect(old)
+
+
+def test_a_config_file_of_a_version_without_a_field_runs(tmp_path):
+    """Of a user who has copied all of an earlier base.py."""
+    (tmp_path / "mine.py").write_text(
+        "from configs import digits\n"
+        "def get_config():\n"
+        "    config = digits.get_config()\n"
+        "    with config.unlocked():\n"
+        "        del config.objective, config.awp, config.average, config.extra, config.attack.norm\n"
+        "    return config\n"
+    )
+    config = command_line.parse(["launch.py", f"--config={tmp_path / 'mine.py'}"]).config
+    settings.check(config, num_devices=1)
+    assert (config.objective.name, config.awp.gamma, config.attack.norm) == ("standard", None, "linf")
 
 
 def test_fractions_where_a_float_is_meant():

@@ -25,5 +25,6 @@ def get_config() -> ConfigDict:
 
 
 def methods(*names: str) -> tuple[dict[str, dict[str, str]], ...]:
-    """Returns one variant for each of these methods; without names, for every method."""
-    return tuple({"method": {"name": name}} for name in names or METHODS)
+    """Returns one variant for each of these methods; without names, for those of the paper and for one's own."""
+    every = [method.name for method in METHODS.values() if not method.beyond_paper]
+    return tuple({"method": {"name": name}} for name in names or every)

@@ -115,10 +115,14 @@ def test_a_result_prints_as_a_table():
         fooled_by=np.zeros(1000, np.int8),
         clean_accuracy=84.0,
         accuracy={"apgd-ce": 50.04, "square": 43.7},
+        robust_under={},
         attacked={"apgd-ce": 840, "square": 500},
         fooled={"apgd-ce": 340, "square": 63},
         seconds={"apgd-ce": 61.25, "square": 1000.0},
         num_targets=9,
+        norm="linf",
+        version="standard",
+        individual=False,
         warnings=("gradients may be masked",),
     )
     assert repr(result).splitlines() == [

@@ -86,7 +86,8 @@ def check_all(page):
 
 def check(command):
     """Run a command, or check it where that would take days or a download, by the rule of its program."""
-    program, *arguments = shlex.split(command, comments=True)
+    words = shlex.split(command, comments=True)
+    program, *arguments = itertools.dropwhile(lambda word: re.fullmatch("[A-Z_]+=.*", word), words)
     name = pathlib.PurePath(program).name or program
     if program.startswith("--"):
         name, arguments = "flags of launch.py", [program, *arguments]
@@ -96,6 +97,8 @@ def check(command):
 
 def launch_small(arguments, more=()):
     """Status of launch.py: smaller where it trains, with digits in place of a download; a sweep is listed."""
+    if "report" in arguments and not pathlib.Path("runs").exists():
+        launch_small(["--config", "configs/digits.py", "--workdir", "runs/digits"])
     if "report" in arguments or "--list" in arguments:
         return launch.main(["launch.py", *arguments])
     if any("configs/sweeps/" in argument for argument in arguments):
