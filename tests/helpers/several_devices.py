@@ -79,7 +79,7 @@ def variants(everything):
         "trades-awp": {"objective__name": "trades", "awp__gamma": 0.01},
         "mart-awp": {"objective__name": "mart", "awp__gamma": 0.01},
     }
-    few = {"trades": "standard", "mart": "ewat", "awp": "mail", "trades-awp": "gairat"}
+    few = {"mart": "ewat", "trades-awp": "gairat"}
     for name, fields in recipes.items():
         for method in methods.METHODS:
             if everything or few.get(name) == method:
