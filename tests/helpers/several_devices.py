@@ -69,8 +69,10 @@ def parameters(method, **overrides):
 
 
 def variants(everything):
-    """Methods and overrides by name: every method, and recipes; `everything`: also every combination."""
-    chosen = {method: (method, {}) for method in methods.METHODS}
+    """Methods and overrides by name: the paper's, and recipes; `everything`: all methods, and every combination."""
+    chosen = {
+        name: (name, {}) for name, method in methods.METHODS.items() if everything or not method.beyond_paper
+    }
     chosen["ewat_through"] = ("ewat", {"method__grad_through_weights": True})
     recipes = {
         "trades": {"objective__name": "trades"},
