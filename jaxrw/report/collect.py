@@ -73,6 +73,8 @@ class Run:
             recipe = {"objective": objective.name, "lam": config["objective.lam"]}
             if not config["objective.clean_statistics"]:
                 recipe["clean_statistics"] = False
+        if config["method.normalize"] is not None:
+            recipe["normalize"] = config["method.normalize"]
         if config["objective.smoothing"]:
             recipe["smoothing"] = config["objective.smoothing"]
         if config["awp.gamma"] is not None:
@@ -88,7 +90,6 @@ class Run:
         """Fields of `config.method`, without their prefix, on which this run's method depends."""
         method = METHODS[self.config["method.name"]]
         names = [*method.constants, *(("warmup_epochs", "grad_through_weights") if method.reweighted else ())]
-        names += ["normalize"] if self.config["method.normalize"] is not None else []
         return {name: self.config.get(f"method.{name}") for name in names}
 
     @property

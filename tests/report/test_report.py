@@ -687,18 +687,22 @@ def test_objectives_and_recipes_stand_in_the_same_table_under_their_own_names(tm
     put(tmp_path, "mail-trades", last={"pgd100": 51.0, "aa": 41.0}, **trades)
     put(tmp_path, "awp", last=scores, awp__gamma=0.005, **trades)
     put(tmp_path, "ema", method="standard", average__name="ema", last=scores)
+    put(tmp_path, "normalized", method__normalize=True, last=scores)
     report.run(tmp_path)
     text = (tmp_path / "report" / "report.md").read_text()
     table = text[text.index("All runs, last") :]
     table = table[: table.index("\n\n", table.index("|"))]
     labels = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[4:]]
     assert labels[:2] == ["Standard", "MAIL"]
+    assert "MAIL, normalize True" in labels
     assert "TRADES, lam 6" in labels
     assert "MAIL-TRADES, beta 0, gamma 2, lam 6" in labels
     assert "MAIL-TRADES-AWP, beta 0, gamma 2, lam 6, AWP gamma 0.005, AWP start\\_epoch 0" in labels
     assert [label for label in labels if label.startswith("Standard, average ema")]
     first = text[text.index("Table 1") : text.index("Table 1") + 3000]
     assert "TRADES" not in first
+    assert "\n| MAIL | " in first
+    assert "several fit" not in text
 
 
 def test_what_was_not_checked_is_not_read(tmp_path, capsys):
