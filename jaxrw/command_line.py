@@ -51,22 +51,11 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
         raise UserError(f"{positional[0]!r} is no flag; fields are set as --config.FIELD=VALUE")
     _check_combination(values)
     if values.config is not None and not is_sweep(values.config):
-        _add_fields(values.config)
+        from jaxrw import settings  # It imports JAX, which --help need not wait for.
+
+        with values.config.unlocked():
+            settings.add_fields(values.config)
     return values
-
-
-def _add_fields(config: ConfigDict) -> None:
-    """Adds the fields that did not exist yet when a config file was written."""
-    from jaxrw import settings  # It imports JAX, which --help need not wait for.
-
-    with config.unlocked():
-        for field, value in settings.completed({}).items():
-            section, _, name = field.rpartition(".")
-            if section and section not in config:
-                config[section] = ConfigDict()
-            owner = config[section] if section else config
-            if name not in owner:
-                owner[name] = value
 
 
 def is_sweep(config: ConfigDict | None) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from jaxrw.runs.progress import evaluation_bar, print_accuracy
 from jaxrw.runs.results import (
     CHECKPOINTS,
     FILE,
+    Checkpoint,
     Results,
     already_measured,
     begin_results,
@@ -90,15 +91,7 @@ def run(
             for name in CHECKPOINTS
         }
         earlier = hosts.broadcast(runs.read_results(workdir))
-        test = experiment.dataset.test
-        results = begin_results(
-            config,
-            num_examples=len(test.labels),
-            chance=test.chance,
-            earlier=earlier,
-            identities=identities,
-            data=runs.provenance.read(workdir),
-        )
+        results = _begin(config, experiment, workdir, earlier, identities)
         lines = runs.read_metrics(workdir)
         results["train_seconds"] = round(sum(line.get("seconds", 0) for line in lines), 1)
         results["warmup_from"] = runs.warmup.source_of(lines)
@@ -176,18 +169,29 @@ def _evaluate_file(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path
         ),
         preemption.deferring_signals(maximum=hosts.delayed_maximum(), hint=preemption.HINT) as check,
     ):
-        test = experiment.dataset.test
-        results = begin_results(
-            sections,
-            num_examples=len(test.labels),
-            chance=test.chance,
-            earlier=earlier,
-            identities=identities,
-            data=runs.provenance.read(workdir),
-        )
+        results = _begin(sections, experiment, workdir, earlier, identities)
         evaluation = _Evaluation.of(config, experiment, workdir, check)
         evaluation.measure_missing(results, [FILE], lambda name: step.replicate(variables))
     return results
+
+
+def _begin(
+    config: ConfigDict,
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    earlier: Results | None,
+    identities: Mapping[str, Checkpoint | None],
+) -> Results:
+    """Returns results before anything is measured, see `begin_results`."""
+    test = experiment.dataset.test
+    return begin_results(
+        config,
+        num_examples=len(test.labels),
+        chance=test.chance,
+        earlier=earlier,
+        identities=identities,
+        data=runs.provenance.read(workdir),
+    )
 
 
 def _check_normalization(

@@ -14,6 +14,7 @@ from jaxrw import methods, networks
 from jaxrw.attacks import norms, suite
 from jaxrw.attacks.pgd import KL, STARTS
 from jaxrw.data import Dataset
+from jaxrw.data.dataset import one_line
 from jaxrw.system.errors import UserError
 
 # Prefixes of fields that do not change a number of a run.
@@ -321,9 +322,8 @@ def _check_weight(config: ConfigDict, num_classes: int) -> None:
         weighting = method.weighting(config.method, num_steps=config.attack.num_steps)
         weight = jax.eval_shape(lambda *arguments: jnp.asarray(weighting(*arguments)), logits, scalar, scalar)
     except Exception as error:  # It is a user's program, which can raise anything.
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"method.name is {method.name!r}; its weight raises {type(error).__name__}: {reason}"
+            f"method.name is {method.name!r}; its weight raises {type(error).__name__}: {one_line(error)[:200]}"
         ) from error
     if weight.shape != () or not jnp.issubdtype(weight.dtype, jnp.floating):
         raise UserError(
@@ -358,11 +358,15 @@ def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
     return _EARLIER | dict(flat)
 
 
-def add_fields(config: dict[str, Any]) -> None:
-    """Adds to the nested config of a run the fields that did not exist yet when it was written."""
+def add_fields(config: ConfigDict | dict[str, Any]) -> None:
+    """Adds to a nested config the fields that did not exist yet when it was written."""
     for field, value in _EARLIER.items():
         section, _, name = field.rpartition(".")
-        (config.setdefault(section, {}) if section else config).setdefault(name, value)
+        if section and section not in config:
+            config[section] = {}
+        owner = config[section] if section else config
+        if name not in owner:
+            owner[name] = value
 
 
 def with_effect(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def check(name: str, dataset: Dataset) -> Dataset:
         chex.assert_shape(split.labels, split.images.shape[:1])
         if split.images.shape[1:] != shape:
             raise UserError(
-                f"{field}: {title} images are {_sides(split.images.shape[1:])} "
-                f"and training images {_sides(shape)}, but all must have one size"
+                f"{field}: {title} images are {sides(split.images.shape[1:])} "
+                f"and training images {sides(shape)}, but all must have one size"
             )
         wrong = split.labels[(split.labels < 0) | (split.labels >= dataset.num_classes)]
         if wrong.size:
@@ -124,11 +124,12 @@ def check(name: str, dataset: Dataset) -> Dataset:
                 f"the first is {wrong[0]}; a set without labels cannot be used"
             )
     if min(shape[:2]) < MIN_SIDE:
-        raise UserError(f"{field}: images are {_sides(shape)}, but at least {MIN_SIDE}x{MIN_SIDE} is needed")
+        raise UserError(f"{field}: images are {sides(shape)}, but at least {MIN_SIDE}x{MIN_SIDE} is needed")
     if dataset.num_classes < 2:
         raise UserError(f"{field}: {dataset.num_classes} class, but at least 2 are needed")
     return dataset
 
 
-def _sides(shape: tuple[int, ...]) -> str:
+def sides(shape: tuple[int, ...]) -> str:
+    """Returns the sides of an image, as 32x32x3."""
     return "x".join(str(side) for side in shape)

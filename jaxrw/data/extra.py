@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrw.data import images
-from jaxrw.data.dataset import Split, one_line
+from jaxrw.data.dataset import Split, one_line, sides
 from jaxrw.system.errors import UserError
 
 _FIELD = "extra.path"
@@ -84,7 +84,7 @@ def _read(file: pathlib.Path, *, shape: tuple[int, ...], num_classes: int) -> tu
         raise UserError(f"{_FIELD}: image in {file} is {_describe(pixels)}; must be uint8 [N, H, W, C]")
     if pixels.shape[1:] != shape:
         raise UserError(
-            f"{_FIELD}: images in {file} are {_sides(pixels.shape[1:])}; must be {_sides(shape)}, as in training"
+            f"{_FIELD}: images in {file} are {sides(pixels.shape[1:])}; must be {sides(shape)}, as in training"
         )
     if labels.shape != pixels.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
         raise UserError(
@@ -125,7 +125,3 @@ def _member(file: pathlib.Path, name: str) -> np.ndarray:
 
 def _describe(array: np.ndarray) -> str:
     return f"{array.dtype} {list(array.shape)}"
-
-
-def _sides(shape: tuple[int, ...]) -> str:
-    return "x".join(str(side) for side in shape)

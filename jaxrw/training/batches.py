@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxrw.data import ExtraImages
 from jaxrw.system import hosts
-from jaxrw.training.step import Extra, shard
+from jaxrw.training.step import Extra, over_devices, shard
 
 # Indices of extra images begin here, so that none is that of a training image.
 _FIRST_EXTRA = 2**30
@@ -69,6 +69,6 @@ def batches(
 
 
 def _read(extra: ExtraImages, chosen: np.ndarray) -> Extra:
-    split, devices = extra.read(hosts.local_part(chosen)), jax.local_device_count()
-    arrays = (split.images, split.labels, _FIRST_EXTRA + hosts.local_part(chosen))
-    return Extra(*(array.reshape(devices, -1, *array.shape[1:]) for array in arrays))
+    local = hosts.local_part(chosen)
+    split = extra.read(local)
+    return Extra(*map(over_devices, (split.images, split.labels, _FIRST_EXTRA + local)))

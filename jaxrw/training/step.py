@@ -371,5 +371,10 @@ def _on_local_devices() -> NamedSharding:
 
 def shard(array: np.ndarray) -> np.ndarray:
     """Returns this host's part of an array [B, ...] that every host has, split over its D devices: [D, b, ...]."""
-    array, devices = hosts.local_part(array), jax.local_device_count()
+    return over_devices(hosts.local_part(array))
+
+
+def over_devices(array: np.ndarray) -> np.ndarray:
+    """Returns this host's part of a batch [b, ...] split over its D devices: [D, b / D, ...]."""
+    devices = jax.local_device_count()
     return array.reshape(devices, len(array) // devices, *array.shape[1:])
