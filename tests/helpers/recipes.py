@@ -38,7 +38,7 @@ RECIPES = {
 }
 ALL = {
     "learning_rate": 0.02,
-    "weight_decay": 0.01,
+    "weight_decay": 0.5,  # so large that decay at perturbed weights is told from decay at the unperturbed ones
     "decay": 0.4,
     "num_steps": 3,
     "eps": 0.1,
