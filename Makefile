@@ -58,18 +58,26 @@ $(TPU_VENV)/installed: pyproject.toml
 docs: $(VENV)/installed-docs
 	$(BIN)/pdoc --docformat google --output-directory site jaxrw
 
-# From a directory with nothing else in it: attacks with the core alone, and a run with the extra.
+# From a directory with nothing else in it: attacks with the core alone; with the extra a run, its weights and a report.
 wheel: $(VENV)/installed-test
 	rm -rf dist build
-	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m build --outdir dist . >dist.log || { cat dist.log; exit 1; }
+	rm dist.log
+	$(BIN)/twine check --strict dist/*
 	$(PYTHON) -m venv dist/venv
 	dist/venv/bin/pip install --quiet dist/*.whl
 	mkdir dist/elsewhere
 	cd dist/elsewhere && ../venv/bin/python $(CURDIR)/tests/helpers/core.py
 	cd dist/elsewhere && ! ../venv/bin/jaxrw --help
-	dist/venv/bin/pip install --quiet "$$(ls dist/*.whl)[train]"
-	cd dist/elsewhere && ../venv/bin/jaxrw --config digits --config.optim.num_epochs=1 --config.optim.milestones="()" \
-		--config.evaluation.attacks="('clean','pgd20')"
+	dist/venv/bin/pip install --quiet "$$(ls $(CURDIR)/dist/*.whl)[train]"
+	cd dist/elsewhere && ../venv/bin/jaxrw --config digits $(FEW_EPOCHS)
+	cd dist/elsewhere && ../venv/bin/jaxrw --mode export --workdir runs/digits-ours_mail-0
+	cd dist/elsewhere && ../venv/bin/jaxrw --mode evaluate --config digits --workdir runs/file \
+		--checkpoint runs/digits-ours_mail-0/last.safetensors --config.evaluation.attacks="('clean','pgd20')"
+	cd dist/elsewhere && ../venv/bin/jaxrw --mode report
+
+FEW_EPOCHS := --config.optim.num_epochs=3 --config.optim.milestones="()" --config.method.warmup_epochs=1 \
+	--config.evaluation.attacks="('clean','pgd20')"
 
 $(VENV)/installed: pyproject.toml
 	@echo "Installing JAX, Flax and what else jaxrw needs in $(VENV): a minute or two, once."
