@@ -1,4 +1,4 @@
-"""Image data sets for training and testing, by `load`, and extra training images, by `load_extra`."""
+"""Image data sets by `load`, extra training images by `load_extra`, corrupted test images by `load_corruptions`."""
 
 import difflib
 import os
@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from jaxrw.data import digits, folder, images, splits
+from jaxrw.data.corruptions import load as load_corruptions
 from jaxrw.data.dataset import Dataset, Part, Source, Split, check, directory
 from jaxrw.data.extra import ExtraImages
 from jaxrw.data.extra import load as load_extra
@@ -20,6 +21,7 @@ __all__ = [
     "Split",
     "describe_fingerprint",
     "load",
+    "load_corruptions",
     "load_extra",
 ]
 

@@ -133,3 +133,8 @@ def check(name: str, dataset: Dataset) -> Dataset:
 def sides(shape: tuple[int, ...]) -> str:
     """Returns the sides of an image, as 32x32x3."""
     return "x".join(str(side) for side in shape)
+
+
+def describe(array: np.ndarray) -> str:
+    """Returns the type and shape of an array, as uint8 [10, 32, 32, 3]."""
+    return f"{array.dtype} {list(array.shape)}"

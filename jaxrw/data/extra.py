@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrw.data import images
-from jaxrw.data.dataset import Split, one_line, sides
+from jaxrw.data.dataset import Split, describe, one_line, sides
 from jaxrw.system.errors import UserError
 
 _FIELD = "extra.path"
@@ -81,14 +81,14 @@ def _read(file: pathlib.Path, *, shape: tuple[int, ...], num_classes: int) -> tu
             "[N, H, W, C] and label [N]"
         ) from error
     if pixels.ndim != 4 or pixels.dtype != np.uint8:
-        raise UserError(f"{_FIELD}: image in {file} is {_describe(pixels)}; must be uint8 [N, H, W, C]")
+        raise UserError(f"{_FIELD}: image in {file} is {describe(pixels)}; must be uint8 [N, H, W, C]")
     if pixels.shape[1:] != shape:
         raise UserError(
             f"{_FIELD}: images in {file} are {sides(pixels.shape[1:])}; must be {sides(shape)}, as in training"
         )
     if labels.shape != pixels.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
         raise UserError(
-            f"{_FIELD}: label in {file} is {_describe(labels)}; must be one integer for each of {len(pixels)} images"
+            f"{_FIELD}: label in {file} is {describe(labels)}; must be one integer for each of {len(pixels)} images"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(
@@ -121,7 +121,3 @@ def _member(file: pathlib.Path, name: str) -> np.ndarray:
         lengths = int.from_bytes(raw.read(2), "little") + int.from_bytes(raw.read(2), "little")
     offset = info.header_offset + 30 + lengths + header_size
     return np.memmap(file, dtype, "r", offset, shape, "F" if is_fortran else "C")
-
-
-def _describe(array: np.ndarray) -> str:
-    return f"{array.dtype} {list(array.shape)}"
