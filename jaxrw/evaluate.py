@@ -20,6 +20,7 @@ from jaxrw.attacks.autoattack.resume import StateError
 from jaxrw.networks import torch_weights
 from jaxrw.runs import checkpoints
 from jaxrw.runs.metrics import log_evaluation
+from jaxrw.runs.packed import pack
 from jaxrw.runs.progress import evaluation_bar, print_accuracy
 from jaxrw.runs.results import (
     CHECKPOINTS,
@@ -260,7 +261,7 @@ class _Evaluation:
                         measured, details = self._run_attack(name, variables, attack, evaluator), None
                     if saves_images:
                         _save_images(images_path, self.experiment.dataset.test.labels, measured)
-                    values = measured.accuracy, details
+                    values = measured.accuracy, details, pack(measured.correct)
                 print_accuracy(name, attack, values[0])
                 record(checkpoint, attack, *values)
                 if attack == "clean" and (words := doubt(checkpoint)) and hosts.is_first():
@@ -313,7 +314,7 @@ class _Evaluation:
                 raise UserError(f"AutoAttack of {name}: {error}") from error
         for warning in result.warnings if hosts.is_first() else ():
             print(f"warning: AutoAttack of {name}: {warning}", file=sys.stderr)
-        measured = accuracy.Measurement(100 * float(result.robust.mean()), result.adversarial, result.robust)
+        measured = accuracy.Measurement(result.robust, result.adversarial)
         fields = (
             "norm",
             "version",

@@ -16,6 +16,7 @@ import launch
 from jaxrw import evaluate, export, networks, report, runs, train
 from jaxrw.attacks import autoattack
 from jaxrw.networks import torch_weights
+from jaxrw.runs.packed import unpack
 from jaxrw.system.errors import Stopped, UserError
 from jaxrw.training import step
 from jaxrw.training.accuracy import Evaluator
@@ -118,7 +119,8 @@ def test_adversarial_images_are_kept_and_are_worth_the_recorded_accuracy(run, tm
     attacks = ("clean", "pgd20", "aa")
     config = with_attacks(*attacks, evaluation__save_adversarial=True, evaluation__eps=0.05)
     plain = with_attacks(*attacks, evaluation__eps=0.05)
-    before = evaluate.run(plain, workdir, checkpoint="last")["checkpoints"]["last"]["accuracy"]
+    results = evaluate.run(plain, workdir, checkpoint="last")
+    before = results["checkpoints"]["last"]["accuracy"]
     assert not list(workdir.glob("adversarial-*"))
     after = evaluate.run(config, workdir, checkpoint="last")["checkpoints"]["last"]["accuracy"]
     assert after == before
@@ -126,15 +128,25 @@ def test_adversarial_images_are_kept_and_are_worth_the_recorded_accuracy(run, tm
     variables = torch_weights.load(workdir / "last.safetensors", model=experiment.model, num_classes=10)
     logits_fn = jax.jit(step.logits_function(experiment.model, variables))
     clean = np.asarray(to_pixels(experiment.dataset.test.images))
+    correct = results["checkpoints"]["last"]["correct"]
+    assert evaluate.run(plain, workdir, checkpoint="last")["checkpoints"]["last"]["correct"] == correct
+    flags = np.asarray(logits_fn(clean)).argmax(1) == experiment.dataset.test.labels
+    np.testing.assert_array_equal(unpack(correct["clean"], 30), flags)
     names = sorted(path.name for path in workdir.glob("adversarial-*"))
     assert names == [f"adversarial-last-{attack}.npz" for attack in sorted(attacks[1:])]
     for attack in attacks[1:]:
         with np.load(workdir / f"adversarial-last-{attack}.npz") as kept:
             assert np.abs(kept["images"] - clean).max() <= 0.05 + 2**-23
             np.testing.assert_array_equal(kept["labels"], experiment.dataset.test.labels)
-            correct = np.asarray(logits_fn(kept["images"])).argmax(1) == kept["labels"]
-            np.testing.assert_array_equal(correct, kept["correct"])
-            assert 100 * int(correct.sum()) / len(correct) == after[attack]
+            flags = np.asarray(logits_fn(kept["images"])).argmax(1) == kept["labels"]
+            np.testing.assert_array_equal(flags, kept["correct"])
+            np.testing.assert_array_equal(flags, unpack(correct[attack], 30))
+            assert 100 * int(flags.sum()) / len(flags) == after[attack]
+    # What an earlier version measured lacks them: it is not measured again.
+    del results["checkpoints"]["last"]["correct"]
+    runs.write_json(workdir / "results.json", results)
+    again = evaluate.run(with_attacks(*attacks, "fgsm", evaluation__eps=0.05), workdir, checkpoint="last")
+    assert list(again["checkpoints"]["last"]["correct"]) == ["fgsm"]
     # Images of another eps do not stay behind, to be taken for this one's.
     evaluate.run(with_attacks("pgd20", evaluation__eps=0.06), workdir, checkpoint="last")
     assert not (workdir / "adversarial-last-pgd20.npz").exists()
@@ -229,7 +241,9 @@ def test_a_constant_classifier_is_said_in_the_evaluation_and_in_every_table(run,
     copy = shutil.copytree(workdir, tmp_path / "runs" / "run")
     results = evaluate.run(with_attacks("clean"), copy)
     assert report.doubts(results["checkpoints"]) == []
-    results["checkpoints"]["best"]["accuracy"]["clean"] = results["checkpoints"]["best"]["chance"]
+    best = results["checkpoints"]["best"]
+    best["accuracy"]["clean"] = best["chance"]
+    del best["correct"]
     runs.write_json(copy / "results.json", results)
     assert "run: best: a clean accuracy of" in report.run(tmp_path / "runs")
     assert "- **run**: best: a clean accuracy of" in (tmp_path / "runs/report/report.md").read_text()
@@ -283,6 +297,7 @@ def test_a_run_of_an_earlier_version_had_the_only_norm(run, tmp_path):
         del stored["evaluation"]["version"]
         if name == "results.json":
             content["checkpoints"]["last"]["accuracy"]["fgsm"] = 12.5  # would not come out again
+            del content["checkpoints"]["last"]["correct"]
         (copy / name).write_text(json.dumps(content))
     assert evaluate.run(config, copy)["checkpoints"]["last"]["accuracy"]["fgsm"] == 12.5
     config.evaluation.norm = "l2"

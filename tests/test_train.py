@@ -410,6 +410,7 @@ def test_evaluation_of_a_run(whole, capsys):
         assert list(accuracy) == ["clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa"]
         assert accuracy["clean"] >= accuracy["pgd20"]
         assert accuracy["fgsm"] is None
+    assert set(results["checkpoints"]["last"].pop("correct")) == set(config.evaluation.attacks)
     assert results["checkpoints"]["last"] | {"accuracy": 0} == {
         "epoch": 2,
         "step": 12,

@@ -7,10 +7,12 @@
      "train_seconds": s,                    null for weights that were trained elsewhere
      "checkpoints": {name: null or {"epoch": e, "step": s, "num_examples": n, "chance": percent,
                                     "accuracy": {attack: percent or null},
+                                    "correct": {attack: text},
                                     "autoattack": {...}}},
      "warmup_from": directory or null}
 
-A null accuracy was not measured; `chance` is that of always answering one class. `load` and `check` are the only
+A null accuracy was not measured; `chance` is that of always answering one class. `correct` tells which test images the
+accuracy counts, see `packed`; accuracies that an earlier version measured lack it. `load` and `check` are the only
 readers, `write_results` the only writer.
 """
 
@@ -30,6 +32,7 @@ from jaxrw.methods import METHODS
 from jaxrw.runs.checks import is_count, is_number
 from jaxrw.runs.json_files import UnusableFileError, read_object, write_json
 from jaxrw.runs.machine import machine
+from jaxrw.runs.packed import unpack
 
 # Increase it when an older reader would misunderstand the file.
 SCHEMA = 1
@@ -157,6 +160,27 @@ def _check_checkpoint(name: str, checkpoint: object) -> None:
             raise UnusableFileError(
                 f"{where} has {field} {value!r:.40}; must be an integer of at least {least}"
             )
+    _check_correct(where, checkpoint)
+
+
+def _check_correct(where: str, checkpoint: Checkpoint) -> None:
+    """Checks that which images are classified correctly fits their number and the accuracy."""
+    if "correct" not in checkpoint:
+        return
+    _check_field(checkpoint, "correct", _OBJECT, f"{where}.")
+    for attack, text in checkpoint["correct"].items():
+        if attack not in suite.ATTACKS:  # Of a later version.
+            continue
+        accuracy, size = checkpoint["accuracy"].get(attack), checkpoint["num_examples"]
+        _check_field(checkpoint["correct"], attack, _TEXT, f"{where}.correct.")
+        try:
+            found = 100 * int(unpack(text, size).sum()) / size
+        except ValueError as error:
+            raise UnusableFileError(f"{where}.correct.{attack} is {error}") from error
+        if accuracy is None or abs(found - accuracy) > 1e-6:
+            raise UnusableFileError(
+                f"{where}.correct.{attack} is of {found:.2f} percent, and the accuracy {accuracy!r:.40}"
+            )
 
 
 def begin_results(
@@ -218,6 +242,8 @@ def _earlier_measurements(
         for attack, entry in suite.ATTACKS.items():
             if all(before[f"evaluation.{field}"] == evaluation[field] for field in entry.settings):
                 measurements["accuracy"][attack] = checkpoint["accuracy"].get(attack)
+                if (correct := checkpoint.get("correct", {}).get(attack)) is not None:
+                    measurements.setdefault("correct", {})[attack] = correct
         if measurements["accuracy"][suite.AUTOATTACK] is not None and "autoattack" in checkpoint:
             measurements["autoattack"] = checkpoint["autoattack"]
     return measurements
@@ -225,21 +251,29 @@ def _earlier_measurements(
 
 def already_measured(
     results: Results, checkpoint: Checkpoint, attack: str
-) -> tuple[float, dict[str, Any] | None] | None:
-    """Returns the accuracy and details of an attack on the same step under another name, as `record` takes them.
+) -> tuple[float, dict[str, Any] | None, str | None] | None:
+    """Returns what is known of an attack on the same step under another name, as `record` takes it.
 
     None if there are none. The best checkpoint may be the last.
     """
     for other in results["checkpoints"].values():
         if other and other.get("step") == checkpoint.get("step") and other["accuracy"][attack] is not None:
             details = other.get("autoattack") if attack == suite.AUTOATTACK else None
-            return other["accuracy"][attack], details
+            return other["accuracy"][attack], details, other.get("correct", {}).get(attack)
     return None
 
 
-def record(checkpoint: Checkpoint, attack: str, accuracy: float, details: dict[str, Any] | None) -> None:
-    """Enters the accuracy of an attack, in percent, and AutoAttack's details."""
+def record(
+    checkpoint: Checkpoint,
+    attack: str,
+    accuracy: float,
+    details: dict[str, Any] | None,
+    correct: str | None = None,
+) -> None:
+    """Enters the accuracy of an attack in percent, AutoAttack's details, and which images are correct, of `pack`."""
     checkpoint["accuracy"][attack] = accuracy
+    if correct is not None:
+        checkpoint.setdefault("correct", {})[attack] = correct
     if details:
         checkpoint["autoattack"] = details
 

@@ -14,7 +14,7 @@ from jaxrw.training.step import (
     Images,
     Variables,
     attack_examples,
-    count_correct,
+    find_correct,
     on_all_devices,
     replicate,
     shard,
@@ -22,17 +22,20 @@ from jaxrw.training.step import (
 
 
 class Measurement(NamedTuple):
-    """Accuracy of a model under an attack.
+    """Examples that a model classifies correctly under an attack.
 
     Attributes:
-      accuracy: in percent, in [0, 100].
+      correct: [N] bool, whether each example is classified correctly.
       adversarial: [N, H, W, C] float32 images in [0, 1]; None if they are not kept.
-      correct: [N] bool, whether each of them is classified correctly; None if they are not kept.
     """
 
-    accuracy: float
+    correct: np.ndarray
     adversarial: np.ndarray | None = None
-    correct: np.ndarray | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """In percent, in [0, 100]."""
+        return 100 * int(self.correct.sum()) / len(self.correct)
 
 
 class Evaluator:
@@ -65,7 +68,7 @@ class Evaluator:
         self._images, self._labels = replicated(split)
         self._key = replicate(key)
         self._batch_size, self._keep_images = batch_size, keep_images
-        function, num_split = (attack_examples, 1) if keep_images else (count_correct, 2)
+        function, num_split = (attack_examples, 1) if keep_images else (find_correct, 2)
         self.attacks = tuple(attacks)
         self._programs = {
             name: on_all_devices(
@@ -79,7 +82,7 @@ class Evaluator:
     def measure(
         self, attack: str, variables: Variables, progress: Callable[[int], object] = lambda number: None
     ) -> Measurement:
-        """Computes the accuracy over all examples: the last batch is padded, never dropped.
+        """Attacks every example: the last batch is padded, never dropped.
 
         Computed at matmul precision "highest", so that it can be compared with the numbers of others: TPU and GPU would
         round to bfloat16 or TF32 otherwise.
@@ -89,7 +92,7 @@ class Evaluator:
           variables: the model's, replicated.
           progress: called with the number of examples done after each batch.
         """
-        program, counts, kept = self._programs[attack], [], []
+        program, found, kept = self._programs[attack], [], []
         with jax.default_matmul_precision("highest"):
             for index, mask in _batches(len(self._labels), self._batch_size):
                 arguments = variables, self._key, self._images, self._labels, shard(index)
@@ -97,12 +100,14 @@ class Evaluator:
                     outputs = program(*arguments)
                     kept.append([np.asarray(array).reshape(-1, *array.shape[2:])[mask] for array in outputs])
                 else:
-                    counts.append(program(*arguments, shard(mask)))
+                    found.append(program(*arguments, shard(mask)))
                 progress(int(mask.sum()))
         if not self._keep_images:
-            return Measurement(100 * sum(int(count) for count in counts) / len(self._labels))
+            places, correct = np.concatenate(found), np.zeros(len(self._labels), bool)
+            correct[places[places >= 0]] = True
+            return Measurement(correct)
         adversarial, correct = map(np.concatenate, zip(*kept, strict=True))
-        return Measurement(100 * int(correct.sum()) / len(correct), adversarial, correct)
+        return Measurement(correct, adversarial)
 
 
 def replicated(split: Split) -> tuple[Images, jax.Array]:

@@ -269,7 +269,7 @@ def batch_statistics(
     return add_statistics(statistics, params, to_pixels(images[index]), number, model=model)
 
 
-def count_correct(
+def find_correct(
     variables: Variables,
     key: jax.Array,
     images: Images,
@@ -280,7 +280,7 @@ def count_correct(
     model: nn.Module,
     attack: Attack,
 ) -> jax.Array:
-    """Counts the examples of a batch that are classified correctly under an attack, over all devices; [] int32.
+    """Returns the places in the split of the examples of a batch that are classified correctly under an attack.
 
     Args:
       variables: the model's.
@@ -291,10 +291,13 @@ def count_correct(
       mask: [b] bool, False for the padding of the last batch.
       model: Flax module.
       attack: an attack with all of its settings fixed.
+
+    Returns:
+      [B] int32 over all devices: the index of an example, or -1 for one that is misclassified or padding.
     """
     chex.assert_equal_shape([index, mask])
     _, correct = attack_examples(variables, key, images, labels, index, model=model, attack=attack)
-    return jax.lax.psum((correct & mask).sum(dtype=jnp.int32), AXIS)
+    return jax.lax.all_gather(jnp.where(correct & mask, index, -1), AXIS, tiled=True)
 
 
 def attack_examples(
@@ -309,7 +312,7 @@ def attack_examples(
 ) -> tuple[jax.Array, jax.Array]:
     """Attacks this device's examples.
 
-    Args: as of `count_correct`.
+    Args: as of `find_correct`.
 
     Returns:
       [b, H, W, C] adversarial images in [0, 1], and [b] bool whether each is still classified correctly.

@@ -58,7 +58,7 @@ def train_between(directory, first, last):
     evaluator = accuracy.Evaluator(
         experiment.model, experiment.dataset.test, experiment.evaluation_key, attacks, batch_size=16
     )
-    measured = evaluator.measure("fgsm", state.variables, done.append).accuracy
+    measured = evaluator.measure("fgsm", state.variables, done.append).correct
     assert sum(done) == 30
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.variables)]), measured
 

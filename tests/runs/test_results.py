@@ -1,14 +1,16 @@
 """results.json: what is read, what is dropped, and what a later evaluation keeps of it."""
 
+import base64
 import json
 
+import numpy as np
 import pytest
 from helpers import tiny
 from helpers.made_up_runs import put
 
 from jaxrw import settings
 from jaxrw.attacks import suite
-from jaxrw.runs import results
+from jaxrw.runs import packed, results
 from jaxrw.runs.json_files import UnusableFileError, read_object
 
 LAST = {"epoch": 2, "step": 12}
@@ -66,9 +68,15 @@ def test_accuracies_are_kept_of_the_same_step_and_settings():
         "chance": 20.0,
         "accuracy": dict.fromkeys(suite.ATTACKS),
     }
-    results.record(first["checkpoints"]["last"], "clean", 50.0, None)
-    results.record(first["checkpoints"]["last"], "fgsm", 40.0, None)
-    results.record(first["checkpoints"]["last"], "aa", 30.0, {"seconds": 1})
+    results.record(first["checkpoints"]["last"], "clean", 50.0, None, "of clean")
+    results.record(first["checkpoints"]["last"], "fgsm", 40.0, None, "of FGSM")
+    results.record(first["checkpoints"]["last"], "pgd20", 35.0, None)  # as of an earlier version
+    results.record(first["checkpoints"]["last"], "aa", 30.0, {"seconds": 1}, "of AA")
+    assert first["checkpoints"]["last"]["correct"] == {
+        "clean": "of clean",
+        "fgsm": "of FGSM",
+        "aa": "of AA",
+    }
     assert begun(first)["checkpoints"] == first["checkpoints"]
     assert json.dumps(begun(first)["checkpoints"]) == json.dumps(first["checkpoints"])
     other = begun(first, evaluation__eps=0.05)["checkpoints"]["last"]
@@ -78,6 +86,7 @@ def test_accuracies_are_kept_of_the_same_step_and_settings():
         None,
     )
     assert "autoattack" not in other
+    assert other["correct"] == {"clean": "of clean"}
     first["checkpoints"]["last"]["step"] = 8
     assert set(begun(first)["checkpoints"]["last"]["accuracy"].values()) == {None}
 
@@ -96,10 +105,52 @@ def test_the_other_checkpoint_of_the_same_step():
     last = first["checkpoints"]["last"]
     first["checkpoints"]["best"] = json.loads(json.dumps(last))
     assert results.already_measured(first, first["checkpoints"]["best"], "aa") is None
-    results.record(last, "aa", 40.0, {"seconds": 1})
-    assert results.already_measured(first, first["checkpoints"]["best"], "aa") == (40.0, {"seconds": 1})
+    results.record(last, "aa", 40.0, {"seconds": 1}, "of AA")
+    known = results.already_measured(first, first["checkpoints"]["best"], "aa")
+    assert known == (40.0, {"seconds": 1}, "of AA")
+    del last["correct"]
+    assert results.already_measured(first, first["checkpoints"]["best"], "aa") == (
+        40.0,
+        {"seconds": 1},
+        None,
+    )
     last["step"] = 8
     assert results.already_measured(first, first["checkpoints"]["best"], "aa") is None
+
+
+@pytest.mark.parametrize("size", [1, 8, 9, 10_000])
+def test_flags_of_images_are_a_text(size):
+    """Each bit as Python's integers have it, the first image in the highest."""
+    flags = np.random.RandomState(size).rand(size) < 0.5
+    text = packed.pack(flags)
+    padded = [*flags, *([False] * (-size % 8))]
+    number = int("".join(str(int(flag)) for flag in padded), 2)
+    assert base64.b64decode(text) == number.to_bytes(len(padded) // 8, "big")
+    np.testing.assert_array_equal(packed.unpack(text, size), flags)
+
+
+@pytest.mark.parametrize(
+    ("correct", "words"),
+    [
+        ([], "correct is .*must be of type dict"),
+        ({"aa": None}, "correct.aa is None; must be of type str"),
+        ({"aa": "no text"}, "correct.aa is no base64"),
+        ({"aa": "wA=="}, "correct.aa is not of 10 images"),
+        ({"aa": "//8="}, "correct.aa is not of 10 images"),  # 16 bits, the last of no image
+        ({"aa": "4AA="}, "correct.aa is of 30.00 percent, and the accuracy 40.0"),
+        ({"clean": "AAA="}, "correct.clean is of 0.00 percent, and the accuracy None"),
+    ],
+)
+def test_which_images_are_correct_fits_their_number_and_the_accuracy(tmp_path, correct, words):
+    content = put(tmp_path, "mail", last={"aa": 40.0})
+    last = content["checkpoints"]["last"]
+    last |= {"num_examples": 10, "correct": {"aa": "8AA=", "of a later version": 7}}
+    results.write_results(tmp_path, content)
+    assert results.read(tmp_path / "results.json") == content
+    last["correct"] = correct
+    results.write_results(tmp_path, content)
+    with pytest.raises(UnusableFileError, match=f"checkpoints.last.{words}"):
+        results.read(tmp_path / "results.json")
 
 
 def test_a_reason_is_one_line(tmp_path):

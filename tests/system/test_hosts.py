@@ -87,7 +87,7 @@ def test_two_hosts_with_two_devices_are_one_with_four(tmp_path):
     steps(1, 2, parted, 1, 2)
     found = steps(2, 2, parted, 2, 3)
     np.testing.assert_allclose(found["parameters"], expected["parameters"], atol=1e-6)
-    assert found["measured"] == expected["measured"]
+    np.testing.assert_array_equal(found["measured"], expected["measured"])
     # AutoAttack: each host its own examples, and every example once.
     np.testing.assert_array_equal(found["robust"], expected["robust"])
     np.testing.assert_array_equal(found["counts"], expected["counts"])
