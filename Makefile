@@ -5,7 +5,7 @@
 # make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 24 programs
 # make bench-scaling  the same on 1 to 256 chips
 # make results    RESULTS.md anew, from what results/ keeps
-# make docs    pages of all functions from their docstrings, in site/
+# make docs    all pages and the reference as a site, in site/index.html
 # make wheel   build the package and install it in an environment of its own
 
 PYTHON ?= python3
@@ -56,7 +56,9 @@ $(TPU_VENV)/installed: pyproject.toml
 	touch $@
 
 docs: $(VENV)/installed-docs
-	$(BIN)/pdoc --docformat google --output-directory site jaxrw
+	rm -rf docs/reference site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs/site --doctree-dir build/doctrees . site
+	cp site/README.html site/index.html
 
 # From a directory with nothing else in it: attacks with the core alone; with the extra a run, its weights and a report.
 wheel: $(VENV)/installed-test

@@ -1,14 +1,19 @@
 """What docs/ promises: the tests it names are there, its commands can be typed, and no file of a user is executed."""
 
 import ast
+import html.parser
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
+import sys
+import urllib.parse
 
 import pytest
 from helpers import commands
 
+import jaxrw
 from jaxrw import command_line
 
 ROOT = commands.ROOT
@@ -116,3 +121,52 @@ def test_nothing_is_unpickled(path):
             if called in ("np.load", "numpy.load"):
                 options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert options.get("allow_pickle", "False") == "False"
+
+
+def test_every_page_is_once_in_the_navigation():
+    groups = runpy.run_path(DOCS / "site" / "conf.py")["NAVIGATION"]
+    listed = [page for pages in groups.values() for page in pages]
+    written = [str(page.relative_to(ROOT).with_suffix("")) for page in commands.PAGES]
+    generated = [f"docs/reference/{name}" for name in dir(jaxrw) if not name.startswith("_")]
+    assert sorted(listed) == sorted(written + generated)
+
+
+class _Page(html.parser.HTMLParser):
+    """What a page of the site refers to, and the places in it that others may refer to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.targets, self.anchors = [], set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.targets += [values[name] for name in ("href", "src") if name in values]
+        self.anchors.add(values.get("id"))
+
+
+def test_the_site_is_built_without_a_warning_and_needs_nothing_else(tmp_path):
+    """What its pages refer to is in it, anchors included; nothing but links of the text leads to the network."""
+    for name in ("furo", "myst_nb"):
+        pytest.importorskip(name)
+    (command,) = re.findall(
+        r"^\t\$\(BIN\)/python -m (sphinx .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    flags = command.removesuffix("build/doctrees . site").split()
+    built = subprocess.run(
+        [sys.executable, "-m", *flags, tmp_path / "doctrees", ".", tmp_path / "site"], cwd=ROOT
+    )
+    assert built.returncode == 0
+    pages = {path: _Page(path) for path in (tmp_path / "site").rglob("*.html")}
+    assert len(pages) > 25
+    for path, page in pages.items():
+        for target in page.targets:
+            url = urllib.parse.urlparse(target)
+            if not url.scheme:
+                other = (path.parent / urllib.parse.unquote(url.path)).resolve() if url.path else path
+                assert other.exists(), (path, target)
+                assert not url.fragment or other not in pages or url.fragment in pages[other].anchors, (
+                    path,
+                    target,
+                )
+        assert not re.search(r"<(script|link|img)[^>]*(src|href)=\"(https?:)?//", path.read_text()), path

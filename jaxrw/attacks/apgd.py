@@ -47,7 +47,9 @@ def apgd(
     Each example has its own step size, best iterate, restarts and end. Every iterate counts, the random start
     included; in L1, every iterate of the last of three stages, see `apgd_l1.ApgdL1`.
 
-    Args: see `jaxrw.attacks`; and
+    `jaxrw.attacks` describes the arguments that all attacks share.
+
+    Further args:
       num_steps: gradient steps for each target; at least 1.
       loss: "ce", the cross-entropy; "dlr", which needs K of at least 3; or "dlr-targeted", which attacks towards the
         likeliest wrong classes one after the other (`losses.targeted_logit_ratio` describes K of 2 or 3).

@@ -50,7 +50,10 @@ def fab(
     and moves back towards the original. An example ends with its first adversarial image within eps, of any wrong
     class.
 
-    Args: see `jaxrw.attacks`; `key` and `index` are ignored without restarts; and
+    `jaxrw.attacks` describes the arguments that all attacks share. `key` and `index` are ignored
+    without restarts.
+
+    Further args:
       num_steps: steps for each target; at least 1.
       num_targets: number of likeliest wrong classes to try, at least 1; K - 1 if that is less.
       targeted: False projects onto the nearest of the boundaries to all wrong classes, which costs K backward passes

@@ -28,7 +28,7 @@ def fgsm(
 
     In another norm than L-infinity, along the direction that `norms.Norm.ascend` makes of the gradient.
 
-    Args: see `jaxrw.attacks`.
+    `jaxrw.attacks` describes the arguments that all attacks share.
 
     Returns:
       [B, H, W, C] adversarial images in [0, 1].
@@ -53,7 +53,9 @@ def pgd(
 ) -> jax.Array:
     """Runs projected gradient ascent and returns its last iterate (Madry et al. 2018, Eq. 3).
 
-    Args: see `jaxrw.attacks`; and
+    `jaxrw.attacks` describes the arguments that all attacks share.
+
+    Further args:
       step_size: length of a step in the norm, in pixel units of [0, 1].
       num_steps: gradient steps; 0 returns `images` without a random start.
       loss: "ce", the cross-entropy, "cw", the negative logit margin, or "kl", the KL divergence of the prediction from
@@ -101,7 +103,7 @@ def pgd_and_kappa(
     kappa is the number of iterates, the start included and the last one not, that are still classified correctly. It
     needs no extra evaluations of the model.
 
-    Args: as for `pgd`.
+    Takes the arguments of `pgd`.
 
     Returns:
       [B, H, W, C] adversarial images, and kappa, [B] int32 in 0..num_steps.

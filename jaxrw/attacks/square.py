@@ -52,7 +52,9 @@ def square(
     In L2 and L1 it starts from a grid of windows, each with a peak and a trough. A query moves the perturbation of one
     window to another one, and adds a peak and a trough there.
 
-    Args: see `jaxrw.attacks`; and
+    `jaxrw.attacks` describes the arguments that all attacks share.
+
+    Further args:
       num_queries: squares tried, at least 1; the start is one more query, as in AutoAttack.
       p_init: share of the image that the first squares cover, in (0, 1].
 

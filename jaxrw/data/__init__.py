@@ -42,7 +42,7 @@ def load(
     out, `train_size` of the others are taken, and `test_size` of the test images. Only these are decoded.
 
     Args:
-      name: "digits" (needs no file), "folder" (`data_dir`/train/<class>/*.png and likewise test), "cifar10" or
+      name: "digits" (needs no file), "folder" (`DATA_DIR/train/CLASS/*.png` and likewise test), "cifar10" or
         "cifar100" (downloaded unless in `data_dir`), or any image-classification set, "set" or "set/config", that
         tensorflow-datasets has prepared in `data_dir` as array_record. TensorFlow is never needed. If a prepared set
         has no test split, its validation split serves for testing.

@@ -36,7 +36,15 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """The images of a run, all of one shape [H, W, C]; `validation` may be empty (N = 0)."""
+    """The images of a run, all of one shape [H, W, C].
+
+    Attributes:
+      train: images to train on.
+      validation: images that choose the best checkpoint; may be empty (N = 0).
+      test: images to evaluate on.
+      num_classes: K.
+      class_names: name of each class, in the order of the labels.
+    """
 
     train: Split
     validation: Split

@@ -29,7 +29,7 @@ class Method:
       name: as in configs and in results.json.
       title: as in tables and figures.
       formula: of the weight, as in the README's table.
-      weight: (logits, label, kappa, *, constants) -> [] float32 weight of one example.
+      weight: `(logits, label, kappa, *, constants)` -> [] float32 weight of one example.
       normalized: whether weights are divided by their mean over the global batch.
       base: name of the method whose margin this one reweights; None for the others.
       beyond_paper: whether figures of all methods leave it out.
@@ -45,7 +45,7 @@ class Method:
 
     @property
     def reweighted(self) -> bool:
-        """Whether any weight differs from 1: False for standard adversarial training, which has no warm-up."""
+        """Whether any weight differs from 1; False for standard adversarial training, which has no warm-up."""
         return self.weight is not _standard
 
     @property

@@ -34,24 +34,39 @@ _VOTES = 2**16
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class AutoAttackResult:
-    """Result of AutoAttack; accuracies are in percent of all N examples. It prints as a table."""
+    """Result of AutoAttack; accuracies are in percent of all N examples. It prints as a table.
 
-    adversarial: np.ndarray  # [N, H, W, C] float32, the image that fooled; the original if none did or had to
-    robust: np.ndarray  # [N] bool, correct and fooled by no attack: the worst case
-    fooled_by: (
-        np.ndarray
-    )  # [N] int8, number of the first attack in `accuracy`, ROBUST, or WRONG without any attack
+    Attributes:
+      adversarial: [N, H, W, C] float32, the image that fooled; the original if none did or had to.
+      robust: [N] bool, correct and fooled by no attack: the worst case.
+      fooled_by: [N] int8, number of the first attack in `accuracy`, ROBUST, or WRONG without any attack.
+      clean_accuracy: without any attack.
+      accuracy: by attack, after it and all before it; if individual, under it alone.
+      robust_under: by attack, [N] bool, which examples `accuracy` counts.
+      attacked: by attack, number of examples that it ran on: those robust until then.
+      fooled: by attack, number of examples that it fooled.
+      seconds: by attack, its time, compilation included.
+      num_targets: wrong classes that a targeted attack tries at most, no more than K - 1.
+      norm: of eps.
+      version: whose settings were used.
+      individual: whether each attack ran on all examples.
+      warnings: texts of all `RobustnessWarning`.
+    """
+
+    adversarial: np.ndarray
+    robust: np.ndarray
+    fooled_by: np.ndarray
     clean_accuracy: float
-    accuracy: dict[str, float]  # after this attack and all before it; if individual, under this attack alone
-    robust_under: dict[str, np.ndarray]  # [N] bool, which examples `accuracy` counts
-    attacked: dict[str, int]  # examples that this attack ran on: those robust until then
-    fooled: dict[str, int]  # examples that this attack fooled
-    seconds: dict[str, float]  # spent on this attack, compilation included
-    num_targets: int  # wrong classes that a targeted attack tries at most, no more than K - 1
-    norm: str  # of eps
-    version: str  # whose settings were used
-    individual: bool  # whether each attack ran on all examples
-    warnings: tuple[str, ...]  # texts of the `RobustnessWarning`s
+    accuracy: dict[str, float]
+    robust_under: dict[str, np.ndarray]
+    attacked: dict[str, int]
+    fooled: dict[str, int]
+    seconds: dict[str, float]
+    num_targets: int
+    norm: str
+    version: str
+    individual: bool
+    warnings: tuple[str, ...]
 
     def __repr__(self) -> str:
         """Returns a table of the attacks, and the warnings."""
@@ -76,15 +91,25 @@ class AutoAttackResult:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Progress of an evaluation at one look at its slots."""
+    """Progress of an evaluation at one look at its slots.
+
+    Attributes:
+      attack: its name.
+      size: number of examples.
+      robust: number of examples not fooled so far.
+      fraction: share of this attack's work that is done, in [0, 1].
+      seconds: spent on this attack.
+      seconds_left: for this attack, at its average speed so far.
+      together: whether all hosts get this report: True at an attack's end, and always on a single host.
+    """
 
     attack: str
-    size: int  # number of examples
-    robust: int  # examples not fooled so far
-    fraction: float  # of this attack's work, in [0, 1]
-    seconds: float  # spent on this attack
-    seconds_left: float  # for this attack, at its average speed so far
-    together: bool  # whether all hosts get this report: True at an attack's end, and always on a single host
+    size: int
+    robust: int
+    fraction: float
+    seconds: float
+    seconds_left: float
+    together: bool
 
 
 def autoattack(
@@ -111,7 +136,7 @@ def autoattack(
 ) -> AutoAttackResult:
     """Computes the worst case over AutoAttack's attacks.
 
-    The versions, and what they are for:
+    The versions, and what they are for::
 
       standard  APGD-CE, APGD-T, FAB-T, Square: what tables report
       plus      APGD-CE, APGD-DLR, FAB, Square, APGD-T, FAB-T, with five runs of the untargeted ones with gradients
@@ -123,7 +148,9 @@ def autoattack(
     result. Flags and images depend on `key` and the example's place in `images`, not on `batch_size` or the number of
     devices, provided that the model's logits do not: rounding may differ between batch shapes.
 
-    Args: see `jaxrw.attacks`; and
+    `jaxrw.attacks` describes the arguments that all attacks share.
+
+    Further args:
       logits_fn: for version "rand", a function of images and a key that returns logits; each image gets its own key.
       images: [N, H, W, C] float in [0, 1].
       labels: [N] integer in 0..K-1.
