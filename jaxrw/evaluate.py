@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -17,7 +18,7 @@ from jaxrw import figures, runs
 from jaxrw.attacks import Progress, RobustnessWarning, autoattack, suite
 from jaxrw.attacks.autoattack.bar import AutoAttackProgress
 from jaxrw.attacks.autoattack.resume import StateError
-from jaxrw.networks import torch_weights
+from jaxrw.networks import normalizations, torch_weights
 from jaxrw.runs import checkpoints
 from jaxrw.runs.metrics import log_evaluation
 from jaxrw.runs.packed import pack
@@ -41,6 +42,9 @@ from jaxrw.training.experiment import Experiment, create_experiment
 
 # Sections of a config that describe the evaluation of a network trained elsewhere.
 _SECTIONS_OF_A_FILE = ("seed", "dataset", "model", "evaluation")
+
+# Test images on which other normalizations of a file are tried, and by how many points one is clearly better.
+_NUM_PROBED, _CLEARLY = 200, 10.0
 
 # Returns the variables of a checkpoint by its name.
 _Restore = Callable[[str], step.Variables]
@@ -158,6 +162,8 @@ def _evaluate_file(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path
         _check_normalization(
             variables["normalization"], {"mean": config.model.mean, "std": config.model.std}, path
         )
+    elif "normalization" not in variables:
+        _doubt_normalization(experiment, variables, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     earlier = hosts.broadcast(runs.read_results(workdir))
     if earlier and earlier["checkpoints"].get(FILE, {}).get("sha256") != digest:
@@ -205,6 +211,21 @@ def _check_normalization(
                 f"model.{field} is {tuple(configured[field])}, but {path} normalises by "
                 f"{tuple(round(float(value), 4) for value in values)} itself; leave it out"
             )
+
+
+def _doubt_normalization(experiment: Experiment, variables: step.Variables, path: pathlib.Path) -> None:
+    """Warns if a file without a mean and std is clearly better with usual ones than with those of the config."""
+    model, test = experiment.evaluation_model, experiment.dataset.test
+    images, labels = jnp.asarray(to_pixels(test.images[:_NUM_PROBED])), jnp.asarray(test.labels[:_NUM_PROBED])
+    values, highest, own = normalizations.best(model, variables, images, labels)
+    if highest < own + _CLEARLY or not hosts.is_first():
+        return
+    mean, std = values or (None, None)
+    print(
+        f"warning: {path} does not tell how its images were normalized: with model.mean={mean} and model.std={std} the "
+        f"clean accuracy of the first {len(labels)} test images is {highest:.1f}, here {own:.1f}",
+        file=sys.stderr,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

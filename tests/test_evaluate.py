@@ -1,7 +1,9 @@
 """Evaluation of networks that were trained elsewhere, export, and adversarial images that are kept."""
 
+import ast
 import json
 import pathlib
+import re
 import shutil
 import signal
 import time
@@ -69,6 +71,30 @@ def test_a_file_is_worth_what_the_run_is_worth(run, tmp_path):
     accuracy = more["checkpoints"]["file"]["accuracy"]
     assert accuracy == results["checkpoints"]["file"]["accuracy"] | {"fgsm": accuracy["fgsm"]}
     assert accuracy["fgsm"] is not None
+
+
+def test_a_file_that_is_better_with_a_usual_mean_and_std_is_told(run, tmp_path, capsys):
+    """Weights of the run, whose first layer takes images as they come, but for the mean and std of MNIST."""
+    _, workdir = run
+    weights = safetensors.numpy.load_file(workdir / "last.safetensors")
+    path = tmp_path / "network.safetensors"
+    weights["conv1.weight"] = 3 * weights["conv1.weight"]  # The std is 0.3081; the mean is near enough to 0.
+    safetensors.numpy.save_file(weights, path)
+    config = with_attacks("clean", model__mean=(0.9,), model__std=(0.3081,))
+    evaluate.run(config, tmp_path / "wrong", checkpoint=path)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "normalized" in line]
+    shown = re.search(
+        r"with model.mean=(.*) and model.std=(.*) the .* first 30 test images is (.*), here (.*)$", line
+    )
+    mean, std = (None if value == "None" else ast.literal_eval(value) for value in shown.groups()[:2])
+    best, own = map(float, shown.groups()[2:])
+    config = with_attacks("clean", model__mean=mean, model__std=std)
+    found = evaluate.run(config, tmp_path / "right", checkpoint=path)["checkpoints"]["file"]["accuracy"][
+        "clean"
+    ]
+    assert found == pytest.approx(best, abs=0.06)
+    assert best >= own + 10
+    assert "normalized" not in capsys.readouterr().err
 
 
 def test_a_mean_and_std_in_the_file_belong_to_the_network(run, tmp_path):

@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrw import networks
-
-# A mean and a std, one number per channel, in units of [0, 1].
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+from jaxrw.networks import normalizations
+from jaxrw.networks.normalizations import Statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +76,8 @@ _DEEPMIND_LAYERS = {
     "norm_head": "batchnorm",
     "dense": "logits",
 }
-# Of CIFAR-10 and CIFAR-100, as in DeepMind's code.
-_DEEPMIND_STATISTICS: dict[int, Statistics] = {
-    10: ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
-    100: ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
+# DeepMind's code normalizes by those of CIFAR-10 and CIFAR-100.
+_DEEPMIND_STATISTICS = {10: normalizations.CIFAR10, 100: normalizations.CIFAR100}
 LAYOUTS: dict[type[networks.Network], TorchLayout] = {
     networks.ResNet: TorchLayout("layer{stage}.{index}", _RESNET_LAYERS),
     networks.BottleneckResNet: TorchLayout("layer{stage}.{index}", _RESNET_LAYERS, convolutions=3),
