@@ -6,6 +6,8 @@ import os
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Tests compile much and run little: without most optimizations they take little more than half the time.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # One cache of compiled programs for a session, its workers and their subprocesses, so that a run that resumes need not
 # compile its step again. It is deleted with the session, so that no session uses the programs of another.
 if "JAXRW_TEST_CACHE" not in os.environ:
