@@ -5,6 +5,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrw.methods.margins import logit_margin
+from jaxrw.methods.objectives import cross_entropy
+
+# Factor of the logits in `scaled_cross_entropy`.
+LOGIT_SCALE = 10.0
 
 # Keeps the ratios finite if the largest logits are equal.
 _TINY = 1e-12
@@ -13,6 +17,23 @@ _TINY = 1e-12
 def cw(logits: jax.Array, label: jax.Array) -> jax.Array:
     """Computes the Carlini-Wagner loss, the negative logit margin: positive iff wrong, not clamped; [] float32."""
     return -logit_margin(logits, label)
+
+
+def scaled_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Computes the cross-entropy of `LOGIT_SCALE` times the logits in nats, at least 0 (Hitaj et al. 2021).
+
+    Where all logits are small, the softmax is close to uniform and the cross-entropy's gradient pulls at every class at
+    once; at this scale it follows the likeliest wrong class. So a model that withstands PGD on the cross-entropy much
+    better than on this loss only hides its weakness, see arXiv 2103.01914 on GAIRAT.
+
+    Args:
+      logits: [K] float.
+      label: [] integer in 0..K-1.
+
+    Returns:
+      [] float32.
+    """
+    return cross_entropy(LOGIT_SCALE * logits.astype(jnp.float32), label)
 
 
 def logit_ratio(logits: jax.Array, label: jax.Array) -> jax.Array:

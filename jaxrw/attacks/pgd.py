@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from jaxrw.attacks import norms
 from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, check_shapes
-from jaxrw.attacks.losses import cw
+from jaxrw.attacks.losses import cw, scaled_cross_entropy
 from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct
 from jaxrw.methods.objectives import cross_entropy, kl_divergence
 
-LOSSES = {"ce": cross_entropy, "cw": cw}
+LOSSES = {"ce": cross_entropy, "cw": cw, "scaled_ce": scaled_cross_entropy}
 # The loss of TRADES' attack, which depends on the clean prediction instead of the label.
 KL = "kl"
 STARTS = ("uniform", "normal", "none")
@@ -58,8 +58,9 @@ def pgd(
     Further args:
       step_size: length of a step in the norm, in pixel units of [0, 1].
       num_steps: gradient steps; 0 returns `images` without a random start.
-      loss: "ce", the cross-entropy, "cw", the negative logit margin, or "kl", the KL divergence of the prediction from
-        that of `images` (TRADES), which needs a random start: at `images` its gradient is 0.
+      loss: "ce", the cross-entropy, "cw", the negative logit margin, "scaled_ce", the cross-entropy of ten times the
+        logits, or "kl", the KL divergence of the prediction from that of `images` (TRADES), which needs a random start:
+        at `images` its gradient is 0.
       start: "uniform" in the ball (for L2 and L1: of uniform direction and length), "normal" (0.001 times standard
         normal) or "none"; projected onto the ball and [0, 1].
 

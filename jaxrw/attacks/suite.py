@@ -22,12 +22,14 @@ class EvaluationAttack:
       title: as in tables and figures.
       settings: fields of `config.evaluation` that its accuracy depends on.
       create: (norm, eps, step_size) -> `Attack`; None for AutoAttack, which is a loop on the host.
+      extra: whether tables have its column only if it was run, and never say that it was not.
     """
 
     name: str
     title: str
     settings: tuple[str, ...]
     create: Callable[[str, float, float], Attack] | None
+    extra: bool = False
 
 
 def _clean(
@@ -56,7 +58,7 @@ def _as_attack(function: Callable[..., jax.Array], **settings: Any) -> Attack:
     )
 
 
-# In the paper's order.
+# In the paper's order, which has no extra one.
 ATTACKS = {
     attack.name: attack
     for attack in (
@@ -73,6 +75,13 @@ ATTACKS = {
             "CW-PGD",
             ("norm", "eps", "step_size"),
             functools.partial(_pgd, num_steps=100, loss="cw"),
+        ),
+        EvaluationAttack(
+            "scaled_pgd",
+            "PGD-100, 10 z",
+            ("norm", "eps", "step_size"),
+            functools.partial(_pgd, num_steps=100, loss="scaled_ce"),
+            extra=True,
         ),
         EvaluationAttack("apgd_ce", "APGD-CE", ("norm", "eps"), _apgd_ce),
         EvaluationAttack("aa", "AA", ("norm", "eps", "version"), None),

@@ -17,7 +17,15 @@ def table(results: Mapping[str, Results]) -> str:
     Args:
       results: contents of results.json by the names of runs.
     """
-    titles = (attack.title for attack in ATTACKS.values())
+    measured = {
+        attack
+        for content in results.values()
+        for checkpoint in content["checkpoints"].values()
+        for attack, value in (checkpoint["accuracy"].items() if checkpoint else ())
+        if value is not None
+    }
+    attacks = [name for name, attack in ATTACKS.items() if not attack.extra or name in measured]
+    titles = (ATTACKS[attack].title for attack in attacks)
     rows = [("run", "method", "checkpoint", "epoch", "images", *titles)]
     for run_name, content in results.items():
         for name, checkpoint in content["checkpoints"].items():
@@ -25,7 +33,7 @@ def table(results: Mapping[str, Results]) -> str:
                 # Weights that were trained elsewhere have neither method nor epoch.
                 method = _describe_method(settings.completed(settings.flatten(content["config"])))
                 epoch = str(checkpoint["epoch"] + 1) if "epoch" in checkpoint else "-"
-                accuracies = (checkpoint["accuracy"].get(attack) for attack in ATTACKS)
+                accuracies = (checkpoint["accuracy"].get(attack) for attack in attacks)
                 cells = ("not run" if value is None else f"{value:.2f}" for value in accuracies)
                 rows.append((run_name, method, name, epoch, f"{checkpoint['num_examples']:,}", *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

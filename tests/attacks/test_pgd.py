@@ -13,7 +13,7 @@ import scipy.optimize
 
 from jaxrw import attacks
 from jaxrw.attacks import suite
-from jaxrw.attacks.losses import cw
+from jaxrw.attacks.losses import cw, scaled_cross_entropy
 from jaxrw.methods.margins import is_correct, logit_margin
 
 EPS, STEP_SIZE = 0.1, 0.03
@@ -40,7 +40,7 @@ def loss(images, labels):
 
 
 @pytest.mark.parametrize("start", ["uniform", "normal", "none"])
-@pytest.mark.parametrize("objective", ["ce", "cw"])
+@pytest.mark.parametrize("objective", ["ce", "cw", "scaled_ce"])
 def test_pgd_stays_in_the_ball_and_raises_the_loss(start, objective):
     adversarial = attack(start=start, loss=objective)(jax.random.key(3), network, IMAGES, LABELS)
     chex.assert_equal_shape([adversarial, IMAGES])
@@ -109,7 +109,7 @@ def test_pgd_equals_foolbox_from_the_same_start():
     np.testing.assert_allclose(measured, np.asarray(expected), atol=7 * 2**-24)
 
 
-@pytest.mark.parametrize("objective", ["ce", "cw"])
+@pytest.mark.parametrize("objective", ["ce", "cw", "scaled_ce"])
 def test_pgd_on_a_batch_equals_pgd_one_by_one(objective):
     key = jax.random.key(3)
     batch = attack(loss=objective)(key, network, IMAGES, LABELS)
@@ -260,6 +260,61 @@ def test_cw_masks_the_true_class_even_where_all_logits_are_negative():
     assert logit_margin(logits, label) == 1
 
 
+def scaled_losses(logits, labels):
+    """Cross-entropy of 10 z and its gradient in float64: -log p_y, and 10 (p - onehot)."""
+    z = 10 * np.float64(logits)
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    onehot = np.eye(z.shape[1])[labels]
+    return -np.log((p * onehot).sum(1)), 10 * (p - onehot)
+
+
+def test_the_cross_entropy_of_ten_times_the_logits_is_numpys():
+    """Loss and gradient; logits of 0.3 as of a network that hides, and of 3."""
+    for size in (0.3, 3.0):
+        logits = np.float32(np.random.RandomState(0).randn(9, 5) * size)
+        expected, slopes = scaled_losses(logits, LABELS)
+        losses, gradients = jax.vmap(jax.value_and_grad(scaled_cross_entropy))(logits, LABELS)
+        # The largest of 10 z is about 80 and known to 2^-24 of that: 5e-6, which p passes on.
+        np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(gradients, slopes, atol=2e-4)
+    # In half precision, ten times a logit is not rounded once more.
+    half = jnp.array([0.1, 0.2003, 0.3], jnp.bfloat16)
+    expected, _ = scaled_losses(np.float64(half.astype(jnp.float32))[None], [0])
+    np.testing.assert_allclose(scaled_cross_entropy(half, jnp.array(0)), expected[0], rtol=1e-6)
+
+
+def test_pgd_on_ten_times_the_logits_equals_a_loop_in_numpy():
+    """Gradient by the chain rule in float64; it takes another way than PGD on the cross-entropy.
+
+    The logits are a tenth of the network's: where p_y rounds to 1 in float32, a sign of the gradient is a toss-up.
+    """
+    first, second = np.float64(WEIGHTS[0]), np.float64(WEIGHTS[1]) / 10
+    clean = np.float64(IMAGES).reshape(9, -1)
+    x = clean
+    for _ in range(7):
+        hidden = np.tanh(x @ first)
+        _, slopes = scaled_losses(hidden @ second, LABELS)
+        gradient = (slopes @ second.T * (1 - hidden**2)) @ first.T
+        x = np.clip(np.clip(x + STEP_SIZE * np.sign(gradient), clean - EPS, clean + EPS), 0, 1)
+
+    def small(images):
+        return network(images) / 10
+
+    key = jax.random.key(0)
+    found = attack(loss="scaled_ce", start="none")(key, small, IMAGES, LABELS)
+    # Seven additions of numbers below 2, each rounded to half an ulp.
+    np.testing.assert_allclose(found, x.reshape(IMAGES.shape), atol=7 * 2**-24)
+    assert jnp.abs(found - attack(start="none")(key, small, IMAGES, LABELS)).max() > EPS / 2
+
+
+def test_the_column_of_ten_times_the_logits_is_a_hundred_steps_of_it():
+    key, index = jax.random.key(0), jnp.arange(9)
+    column = suite.create("scaled_pgd", eps=EPS, step_size=STEP_SIZE)
+    expected = attack(loss="scaled_ce", num_steps=100)(key, network, IMAGES, LABELS, index=index)
+    np.testing.assert_array_equal(column(key, network, IMAGES, LABELS, index), expected)
+
+
 def test_ties_and_nan_are_not_correct():
     assert not is_correct(jnp.zeros(3), jnp.array(0))
     assert not is_correct(jnp.full(3, jnp.nan), jnp.array(0))
@@ -269,7 +324,7 @@ def test_ties_and_nan_are_not_correct():
 
 def test_mistakes_name_the_value_and_the_choices():
     key = jax.random.key(0)
-    with pytest.raises(ValueError, match="loss is 'dlr'; choose one of ce, cw, kl"):
+    with pytest.raises(ValueError, match="loss is 'dlr'; choose one of ce, cw, scaled_ce, kl"):
         attack(loss="dlr")(key, network, IMAGES, LABELS)
     with pytest.raises(ValueError, match="start is 'gauss'; choose one of uniform, normal, none"):
         attack(start="gauss")(key, network, IMAGES, LABELS)

@@ -611,6 +611,20 @@ def test_what_the_paper_shows_of_best_checkpoints_is_also_measured_on_the_last(t
     assert text.count("| MAIL against Standard") == 2
 
 
+def test_an_attack_beyond_the_papers_has_a_column_only_where_it_was_run(tmp_path, capsys):
+    put(tmp_path, "standard", method="standard", last={"pgd100": 48.0, "aa": 46.0})
+    put(tmp_path, "mail", last={"pgd100": 50.0, "aa": 46.0})
+    assert "10 z" not in report.run(tmp_path)
+    assert "10 z" not in (tmp_path / "report" / "report.md").read_text()
+    put(tmp_path, "gairat", method="gairat", last={"pgd100": 55.0, "scaled_pgd": 40.0, "aa": 30.0})
+    lines = report.run(tmp_path).splitlines()
+    assert "|  CW-PGD | PGD-100, 10 z | APGD-CE |" in lines[0]
+    assert "|       not run | " in next(line for line in lines if line.startswith("| mail "))
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "|  | PGD-100 | PGD-100, 10 z | AA |" in text
+    assert text.count("10 z") == text.count("|  | PGD-100 | PGD-100, 10 z | AA |") == 1
+
+
 def test_differences_are_written_as_people_write_them(tmp_path):
     put(
         tmp_path,
