@@ -123,6 +123,8 @@ def get_config() -> ConfigDict:
     config.evaluation.eps = 8 / 255  # 0.5 is usual for l2
     config.evaluation.step_size = 2 / 255  # of PGD; MAIL and TRADES use 0.003
     config.evaluation.version = "standard"  # of AutoAttack; or plus
+    # Directory of corrupted test images, as CIFAR-10-C, for the column "corruptions"; see docs/data.md.
+    config.evaluation.corruptions_dir = placeholder(str)
     config.evaluation.batch_size = 500  # examples at a time over all devices; changes no result
     config.evaluation.save_adversarial = False  # True: write adversarial images to .npz files
     config.evaluation.selection_steps = 20  # of PGD on the validation images, to choose the best checkpoint

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import pathlib
+import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxrw import figures, runs
+from jaxrw import data, figures, runs
 from jaxrw.attacks import Progress, RobustnessWarning, autoattack, suite
 from jaxrw.attacks.autoattack.bar import AutoAttackProgress
 from jaxrw.attacks.autoattack.resume import StateError
@@ -242,13 +244,26 @@ class _Evaluation:
     version: str
     batch_size: int
     save_adversarial: bool
+    load_corruptions: Callable[[], Iterator[tuple[str, data.Split]]]
 
     @classmethod
     def of(
         cls, config: ConfigDict, experiment: Experiment, workdir: pathlib.Path, check: preemption.Check
     ) -> "_Evaluation":
         fields = ("attacks", "norm", "eps", "step_size", "version", "batch_size", "save_adversarial")
-        return cls(experiment, workdir, check, **{field: config.evaluation[field] for field in fields})
+        dataset = experiment.dataset
+        load_corruptions = functools.partial(
+            data.load_corruptions,
+            config.evaluation.corruptions_dir,
+            shape=dataset.test.images.shape[1:],
+            num_classes=dataset.num_classes,
+            size=config.dataset.test_size,
+            downscale=config.dataset.downscale,
+        )
+        if suite.CORRUPTIONS in config.evaluation.attacks:
+            load_corruptions()  # Now, because files that do not fit are better found before hours of attacks.
+        settings = {field: config.evaluation[field] for field in fields}
+        return cls(experiment, workdir, check, **settings, load_corruptions=load_corruptions)
 
     def measure_missing(self, results: Results, names: Sequence[str], restore: _Restore) -> None:
         """Measures what the results of the named checkpoints lack, and writes results.json after each attack."""
@@ -259,7 +274,7 @@ class _Evaluation:
             {
                 attack: suite.create(attack, norm=self.norm, eps=self.eps, step_size=self.step_size)
                 for attack in self.attacks
-                if attack != suite.AUTOATTACK
+                if attack not in (suite.AUTOATTACK, suite.CORRUPTIONS)
             },
             batch_size=self.batch_size,
             keep_images=self.save_adversarial,
@@ -269,17 +284,20 @@ class _Evaluation:
             state_path = self.workdir / f"autoattack-{name}.npz"  # of an AutoAttack that is not finished
             for attack in self.attacks:
                 images_path = self.workdir / f"adversarial-{name}-{attack}.npz"
-                saves_images = self.save_adversarial and attack != "clean"
+                saves_images = self.save_adversarial and attack not in ("clean", suite.CORRUPTIONS)
                 if checkpoint["accuracy"][attack] is not None and (not saves_images or images_path.exists()):
                     continue
                 # Images of other settings, or of a measurement that results.json does not hold.
                 images_path.unlink(missing_ok=True)
                 values = None if saves_images else already_measured(results, checkpoint, attack)
-                if values is None:
+                if values is None and attack == suite.CORRUPTIONS:
+                    values = *self._measure_corruptions(name, variables), None
+                elif values is None:
                     if attack == suite.AUTOATTACK:
                         measured, details = self._run_autoattack(name, variables, state_path)
                     else:
-                        measured, details = self._run_attack(name, variables, attack, evaluator), None
+                        title, details = f"{name}: {attack}", None
+                        measured = self._run_attack(title, variables, attack, evaluator)
                     if saves_images:
                         _save_images(images_path, self.experiment.dataset.test.labels, measured)
                     values = measured.accuracy, details, pack(measured.correct)
@@ -295,15 +313,35 @@ class _Evaluation:
         write_results(self.workdir, results)
 
     def _run_attack(
-        self, name: str, variables: step.Variables, attack: str, evaluator: accuracy.Evaluator
+        self, title: str, variables: step.Variables, attack: str, evaluator: accuracy.Evaluator
     ) -> accuracy.Measurement:
-        with evaluation_bar(f"{name}: {attack}", len(self.experiment.dataset.test.labels)) as update:
+        with evaluation_bar(title, evaluator.size) as update:
 
             def progress(number: int) -> None:
                 update(number)
                 self.check()
 
             return evaluator.measure(attack, variables, progress)
+
+    def _measure_corruptions(self, name: str, variables: step.Variables) -> tuple[float, dict[str, float]]:
+        """Returns the mean of the accuracies on corrupted test images, and each of them by name, in percent."""
+        attacks = {"clean": suite.create("clean", eps=self.eps, step_size=self.step_size)}
+        evaluator, found = None, {}
+        for corruption, split in self.load_corruptions():
+            if evaluator is None:
+                evaluator = accuracy.Evaluator(
+                    self.experiment.evaluation_model,
+                    split,
+                    self.experiment.evaluation_key,
+                    attacks,
+                    batch_size=self.batch_size,
+                )
+            else:
+                evaluator = evaluator.on(split)
+            found[corruption] = self._run_attack(
+                f"{name}: {corruption}", variables, "clean", evaluator
+            ).accuracy
+        return statistics.fmean(found.values()), found
 
     def _run_autoattack(
         self, name: str, variables: step.Variables, state_path: pathlib.Path

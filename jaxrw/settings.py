@@ -41,6 +41,7 @@ _EARLIER: dict[str, Any] = {
     "attack.norm": "linf",
     "evaluation.norm": "linf",
     "evaluation.version": "standard",
+    "evaluation.corruptions_dir": None,
     "objective.name": "standard",
     "objective.lam": 6.0,
     "objective.smoothing": 0.0,
@@ -192,6 +193,7 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
         raise UserError(f"evaluation.attacks is empty; choose of {', '.join(suite.ATTACKS)}")
     for name in config.evaluation.attacks:
         _check_choice("evaluation.attacks", name, suite.ATTACKS)
+    _check_corruptions(config)
     for field, (contains, requirement) in _RANGES.items():
         value = fields[field]
         section = field.partition(".")[0]
@@ -215,6 +217,19 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
         raise UserError(
             f"optim.batch_size is {config.optim.batch_size}, which {num_devices} devices cannot share evenly; "
             f"it is the global batch: choose a multiple of {num_devices}, as {nearest}"
+        )
+
+
+def _check_corruptions(config: ConfigDict) -> None:
+    path, is_measured = config.evaluation.corruptions_dir, suite.CORRUPTIONS in config.evaluation.attacks
+    if is_measured and path is None:
+        raise UserError(
+            "evaluation.corruptions_dir is None; evaluation.attacks has 'corruptions', so it must be the directory of "
+            "corrupted test images, as CIFAR-10-C"
+        )
+    if path is not None and not is_measured:
+        raise UserError(
+            f"evaluation.corruptions_dir is {path!r}; add 'corruptions' to evaluation.attacks, or leave it out"
         )
 
 

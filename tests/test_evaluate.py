@@ -97,6 +97,56 @@ def test_a_file_that_is_better_with_a_usual_mean_and_std_is_told(run, tmp_path, 
     assert "normalized" not in capsys.readouterr().err
 
 
+def test_corrupted_images_are_a_column(run, tmp_path, capsys):
+    """Two corruptions: the test images themselves, and half of them black; counted one by one with NumPy."""
+    config, workdir = run
+    experiment = create_experiment(config)
+    test = experiment.dataset.test
+    black = np.where(np.arange(30)[:, None, None, None] < 15, test.images, 0).astype(np.uint8)
+    files = {"labels": test.labels, "none": test.images, "black": black}
+    for name, array in files.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    own = shutil.copytree(workdir, tmp_path / "run")
+    config = with_attacks("clean", "corruptions", evaluation__corruptions_dir=str(tmp_path))
+    checkpoint = evaluate.run(config, own, checkpoint="last")["checkpoints"]["last"]
+    variables = step.replicate(checkpoint_variables(config, own))
+    found = checkpoint["corruptions"]
+    for name, accuracy in found.items():
+        logits = experiment.model.apply(variables, files[name] / np.float32(255), train=False)
+        assert accuracy == pytest.approx(100 * np.mean(np.argmax(logits, 1) == test.labels))
+    assert found["none"] == checkpoint["accuracy"]["clean"]
+    assert found["black"] < found["none"]
+    assert checkpoint["accuracy"]["corruptions"] == pytest.approx(np.mean(list(found.values())))
+    table = report.table({"run": json.loads((own / "results.json").read_text())})
+    assert "Corrupted" in table
+    again = evaluate.run(config, own, checkpoint="last")["checkpoints"]["last"]
+    assert again == checkpoint  # and nothing has been measured again
+
+
+def checkpoint_variables(config, workdir):
+    with evaluate.open_run(config, workdir) as (_, _, restore):
+        return restore("last")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"attacks": ("corruptions",)},
+            "evaluation.corruptions_dir is None; evaluation.attacks has 'corruptions'",
+        ),
+        ({"attacks": ("clean",), "corruptions_dir": "elsewhere"}, "add 'corruptions' to evaluation.attacks"),
+        ({"attacks": ("corruptions",), "corruptions_dir": "elsewhere"}, "labels.npy cannot be used"),
+    ],
+)
+def test_corruptions_that_cannot_be_measured_are_told_first(fields, words, run, tmp_path):
+    _, workdir = run
+    own = shutil.copytree(workdir, tmp_path / "run")
+    config = with_attacks("clean", **{f"evaluation__{name}": value for name, value in fields.items()})
+    with pytest.raises(UserError, match=words):
+        evaluate.run(config, own, checkpoint="last")
+
+
 def test_a_mean_and_std_in_the_file_belong_to_the_network(run, tmp_path):
     _, workdir = run
     weights = safetensors.numpy.load_file(workdir / "last.safetensors")

@@ -21,7 +21,8 @@ class EvaluationAttack:
       name: as in configs and in results.json.
       title: as in tables and figures.
       settings: fields of `config.evaluation` that its accuracy depends on.
-      create: (norm, eps, step_size) -> `Attack`; None for AutoAttack, which is a loop on the host.
+      create: (norm, eps, step_size) -> `Attack`; None for AutoAttack, which is a loop on the host, and for corruptions,
+        which are other images.
       extra: whether tables have its column only if it was run, and never say that it was not.
     """
 
@@ -85,9 +86,11 @@ ATTACKS = {
         ),
         EvaluationAttack("apgd_ce", "APGD-CE", ("norm", "eps"), _apgd_ce),
         EvaluationAttack("aa", "AA", ("norm", "eps", "version"), None),
+        EvaluationAttack("corruptions", "Corrupted", ("corruptions_dir",), None, extra=True),
     )
 }
 AUTOATTACK = "aa"
+CORRUPTIONS = "corruptions"
 # Of AutoAttack, without the one for random models: the networks of runs are not random.
 VERSIONS = tuple(name for name, version in ensemble.VERSIONS.items() if not version.is_random)
 
@@ -96,13 +99,14 @@ def create(name: str, *, eps: float, step_size: float, norm: str = "linf") -> At
     """Returns the attack of one column.
 
     Args:
-      name: a key of `ATTACKS` other than AutoAttack's; also "pgdN" for PGD with any number N of steps.
+      name: a key of `ATTACKS` other than AutoAttack's and that of corruptions; also "pgdN" for PGD with any number N of
+        steps.
       eps: radius in pixel units of [0, 1].
       step_size: PGD's, in pixel units of [0, 1].
       norm: of eps and step_size, a key of `norms.NORMS`.
 
     Raises:
-      ValueError: unknown attack, or AutoAttack.
+      ValueError: unknown attack, AutoAttack, or corruptions.
     """
     if name in ATTACKS and (create_ := ATTACKS[name].create) is not None:
         return create_(norm, eps, step_size)

@@ -10,7 +10,7 @@ from jaxrw.data import images, splits
 from jaxrw.data.dataset import Split, describe, one_line, sides
 from jaxrw.system.errors import UserError
 
-_FIELD = "evaluation.corruptions"
+_FIELD = "evaluation.corruptions_dir"
 _LABELS = "labels.npy"
 
 
@@ -22,11 +22,10 @@ def load(
     size: int | None = None,
     downscale: int = 1,
 ) -> Iterator[tuple[str, Split]]:
-    """Yields the name and the images of each corruption, in the order of the names.
+    """Checks the files, and returns an iterator over the name and the images of each corruption, sorted by name.
 
     The files are those of Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and
-    perturbations", 2019, whose severities follow one another. All files are checked before the first is yielded, and
-    only one is in memory at a time.
+    perturbations", 2019, whose severities follow one another. Only one of them is in memory at a time.
 
     Args:
       path: a directory with labels.npy, integer [N], and files of images, uint8 [N, H, W, C].
@@ -63,12 +62,12 @@ def load(
             raise UserError(
                 f"{_FIELD}: images in {file} are {sides(pixels.shape[1:])}; must be {sides(wanted)}, as the test images"
             )
-    chosen = np.sort(splits.test(len(labels), test_size=None if size is None else min(size, len(labels))))
-    for file in files:
-        yield (
-            file.stem,
-            Split(images.downscale(_read(file)[chosen], downscale), labels[chosen].astype(np.int32)),
-        )
+    taken = None if size is None else min(size, len(labels))
+    chosen = np.sort(splits.test(len(labels), test_size=taken))
+    chosen_labels = labels[chosen].astype(np.int32)
+    return (
+        (file.stem, Split(images.downscale(_read(file)[chosen], downscale), chosen_labels)) for file in files
+    )
 
 
 def _read(file: pathlib.Path) -> np.ndarray:

@@ -115,6 +115,10 @@ def _parse(text: str) -> Line | None:
         return None
 
 
+# Fields of `config.evaluation` that accuracies depend on.
+_SETTINGS = ("norm", "eps", "step_size", "version", "corruptions_dir")
+
+
 def log_evaluation(
     workdir: pathlib.Path,
     checkpoints: Mapping[str, Mapping[str, Any]],
@@ -132,7 +136,7 @@ def log_evaluation(
       evaluation: section of the config.
       writers: keys of `writers.WRITERS`.
     """
-    settings = {field: evaluation[field] for field in ("norm", "eps", "step_size", "version")}
+    settings = {field: evaluation[field] for field in _SETTINGS}
     with contextlib.closing(MetricsLog(workdir, writers=writers)) as log:
         for name, checkpoint in checkpoints.items():
             place = {"checkpoint": name, "epoch": checkpoint["epoch"], "step": checkpoint["step"]}

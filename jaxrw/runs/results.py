@@ -8,7 +8,8 @@
      "checkpoints": {name: null or {"epoch": e, "step": s, "num_examples": n, "chance": percent,
                                     "accuracy": {attack: percent or null},
                                     "correct": {attack: text},
-                                    "autoattack": {...}}},
+                                    "autoattack": {...},
+                                    "corruptions": {name: percent}}},
      "warmup_from": directory or null}
 
 A null accuracy was not measured; `chance` is that of always answering one class. `correct` tells which test images the
@@ -44,6 +45,9 @@ FILE = "file"
 _NAME = "results.json"
 
 _PACKAGES = ("jaxrw", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+# Fields of a checkpoint with details of some columns.
+_DETAILS = {suite.AUTOATTACK: "autoattack", suite.CORRUPTIONS: "corruptions"}
 
 # The content of a results.json, and one of its checkpoints.
 Results = dict[str, Any]
@@ -244,8 +248,9 @@ def _earlier_measurements(
                 measurements["accuracy"][attack] = checkpoint["accuracy"].get(attack)
                 if (correct := checkpoint.get("correct", {}).get(attack)) is not None:
                     measurements.setdefault("correct", {})[attack] = correct
-        if measurements["accuracy"][suite.AUTOATTACK] is not None and "autoattack" in checkpoint:
-            measurements["autoattack"] = checkpoint["autoattack"]
+        for attack, field in _DETAILS.items():
+            if measurements["accuracy"][attack] is not None and field in checkpoint:
+                measurements[field] = checkpoint[field]
     return measurements
 
 
@@ -258,7 +263,7 @@ def already_measured(
     """
     for other in results["checkpoints"].values():
         if other and other.get("step") == checkpoint.get("step") and other["accuracy"][attack] is not None:
-            details = other.get("autoattack") if attack == suite.AUTOATTACK else None
+            details = other.get(_DETAILS[attack]) if attack in _DETAILS else None
             return other["accuracy"][attack], details, other.get("correct", {}).get(attack)
     return None
 
@@ -270,12 +275,12 @@ def record(
     details: dict[str, Any] | None,
     correct: str | None = None,
 ) -> None:
-    """Enters the accuracy of an attack in percent, AutoAttack's details, and which images are correct, of `pack`."""
+    """Enters the accuracy of an attack in percent, the details of its column, and which images are correct."""
     checkpoint["accuracy"][attack] = accuracy
     if correct is not None:
         checkpoint.setdefault("correct", {})[attack] = correct
     if details:
-        checkpoint["autoattack"] = details
+        checkpoint[_DETAILS[attack]] = details
 
 
 def doubt(checkpoint: Checkpoint) -> str | None:

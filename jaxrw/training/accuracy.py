@@ -1,5 +1,6 @@
 """Accuracy of a model under attacks, over every example of a split."""
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -78,6 +79,17 @@ class Evaluator:
             )
             for name, attack in attacks.items()
         }
+
+    @property
+    def size(self) -> int:
+        """Number of examples of the split."""
+        return len(self._labels)
+
+    def on(self, split: Split) -> "Evaluator":
+        """Returns an evaluator of another split, which shares the compiled programs."""
+        other = copy.copy(self)
+        other._images, other._labels = replicated(split)
+        return other
 
     def measure(
         self, attack: str, variables: Variables, progress: Callable[[int], object] = lambda number: None

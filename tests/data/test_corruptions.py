@@ -68,12 +68,12 @@ def test_what_does_not_fit_is_told_before_anything_is_measured(name, array, word
     (files / f"{name}.npy").unlink()
     if array is not None:
         np.save(files / f"{name}.npy", array)
-    with pytest.raises(UserError, match=rf"evaluation.corruptions: .*{words}"):
-        next(data.load_corruptions(files, shape=SHAPE, num_classes=5))
+    with pytest.raises(UserError, match=rf"evaluation.corruptions_dir: .*{words}"):
+        data.load_corruptions(files, shape=SHAPE, num_classes=5)
 
 
 def test_a_directory_without_images_is_told(files):
     for name in ("fog", "blur"):
         (files / f"{name}.npy").unlink()
-    with pytest.raises(UserError, match=r"evaluation.corruptions is .*; there is no .npy file"):
+    with pytest.raises(UserError, match=r"evaluation.corruptions_dir is .*; there is no .npy file"):
         load(files)

@@ -111,6 +111,12 @@ def launch_small(arguments, more=()):
     if "extra.path" in named:
         images = np.random.RandomState(0).randint(0, 256, (20, 8, 8, 1), np.uint8)
         np.savez("more.npz", image=images, label=np.arange(20) % 10)
+    if "corruptions_dir" in named:
+        corrupted = pathlib.Path("CIFAR-10-C")
+        corrupted.mkdir()
+        np.save(corrupted / "labels.npy", np.arange(10))
+        np.save(corrupted / "fog.npy", np.zeros((10, 8, 8, 1), np.uint8))
+        assert launch_small(["--config", "configs/resnet18_c10.py", "--workdir", _workdir_of(arguments)]) == 0
     if "keep_warmup" in named or "warmup_from" in named:
         more += _WARMUP
     return launch.main(["launch.py", *arguments, *more])
@@ -130,6 +136,10 @@ def _python(arguments):
 def _jaxrw(arguments):
     """The installed command takes what launch.py takes, and names of shipped configs."""
     assert launch_small(arguments) == 0, arguments
+
+
+def _workdir_of(arguments):
+    return arguments[arguments.index("--workdir") + 1]
 
 
 def _weights():
