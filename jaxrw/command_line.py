@@ -229,8 +229,9 @@ def _load_run(workdir: pathlib.Path) -> ConfigDict:
     path = workdir / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_tuples)
-        content["dataset"]["data_dir"] = content["dataset"]["data_dir"] or placeholder(str)
         settings.add_fields(content)
+        for section, name in (("dataset", "data_dir"), ("evaluation", "corruptions_dir")):
+            content[section][name] = content[section][name] or placeholder(str)
         return ConfigDict(content)
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {_one_line(error)}"
