@@ -2,14 +2,14 @@ r"""AutoAttack here against the reference implementation in PyTorch: same weight
 
     python launch.py --config FILE --workdir RUN --mode export          # writes RUN/last.safetensors
     pip install -e ".[torch]"; git clone https://github.com/fra31/auto-attack
-    python -m benchmarks.autoattack --run RUN --reference auto-attack [--images 1000] [--batch-size 250]
+    python -m benchmarks.autoattack --run RUN --reference auto-attack [--images 1000] [--batch-size 250] [--threads 1]
 
-Runs every part with both implementations and prints a table. Model, data set and eps are those of RUN/config.json, the
-images the first test images. Finished parts are kept in RUN/reference: after an interruption, the same command resumes.
-Seconds are wall-clock seconds of the attacks, compiling included. The parts:
+Runs every part with both implementations and prints a table. Model, data set, norm and eps are those of RUN/config.json,
+the images the first test images. Finished parts are kept in RUN/reference: after an interruption, the same command
+resumes. Seconds are wall-clock seconds of the attacks, compiling included. The parts:
 
     standard    the standard set, each attack on what the ones before it left robust
-    apgd-ce-S, fab-t-S, square-S    one attack alone on all images, with seed S
+    ATTACK-S    one attack alone on all images, with seed S, as square-0
 """
 
 import dataclasses
@@ -27,8 +27,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import timing
-from jaxrw import networks
+from jaxrw import networks, settings
 from jaxrw.attacks import autoattack
+from jaxrw.attacks.autoattack.ensemble import ATTACKS
 from jaxrw.attacks.autoattack.state import ROBUST, WRONG
 from jaxrw.networks import torch_weights
 from jaxrw.training.augment import to_pixels
@@ -38,6 +39,7 @@ from jaxrw.training.step import logits_function
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 # FAB-T without restarts draws nothing, so one seed is enough.
 PARTS = ("standard", *(f"apgd-ce-{s}" for s in range(3)), "fab-t-0", *(f"square-{s}" for s in range(3)))
+ALL_PARTS = ("standard", *(f"{attack}-{seed}" for attack in ATTACKS for seed in range(3)))
 
 Result = dict[str, Any]  # see `_result`
 
@@ -50,6 +52,7 @@ class Problem:
     weights: pathlib.Path
     images: np.ndarray
     labels: np.ndarray
+    norm: str
     eps: float
     batch_size: int
 
@@ -59,15 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = timing.parse(
         __doc__,
         arguments,
-        choices={"parts": PARTS},
+        choices={"parts": ALL_PARTS},
         run=pathlib.Path,
         reference=str,
         images=1000,
         batch_size=250,
+        threads=os.cpu_count() or 1,
         parts=PARTS,
     )
+    os.sched_setaffinity(0, range(flags.threads))  # Before JAX starts its threads.
     sys.path.append(flags.reference)
     config = ConfigDict(json.loads((flags.run / "config.json").read_text()))
+    settings.add_fields(config)
     experiment = create_experiment(config)
     test = experiment.dataset.test
     problem = Problem(
@@ -75,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weights=flags.run / "last.safetensors",
         images=np.asarray(to_pixels(test.images[: flags.images])),
         labels=test.labels[: flags.images],
+        norm=config.evaluation.norm,
         eps=config.evaluation.eps,
         batch_size=flags.batch_size,
     )
@@ -102,6 +109,7 @@ def run_jaxrw(problem: Problem, attacks: Sequence[str], seed: int) -> Result:
         logits_function(model, variables),
         problem.images,
         problem.labels,
+        norm=problem.norm,
         eps=problem.eps,
         batch_size=problem.batch_size,
         attacks=attacks,
@@ -119,14 +127,15 @@ def run_reference(problem: Problem, attacks: Sequence[str], seed: int) -> Result
     from benchmarks import pytorch
 
     create = importlib.import_module("autoattack").AutoAttack
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    norm = problem.norm.replace("l", "L")
     network = pytorch.create_network(problem.model, load_file(problem.weights))
     images, labels = pytorch.to_torch(problem.images), torch.from_numpy(problem.labels).long()
     clean = pytorch.is_correct(network, images, labels).numpy()
     flags, robust, seconds = clean.copy(), {}, {}
     for name in attacks:
         began, index = time.monotonic(), np.flatnonzero(flags)
-        reference = create(network, norm="Linf", eps=problem.eps, seed=seed, verbose=False, device="cpu")
+        reference = create(network, norm=norm, eps=problem.eps, seed=seed, verbose=False, device="cpu")
         reference.attacks_to_run = [name]
         adversarial = reference.run_standard_evaluation(images[index], labels[index], bs=problem.batch_size)
         flags[index] = pytorch.is_correct(network, adversarial, labels[index]).numpy()
