@@ -4,7 +4,7 @@ r"""AutoAttack here against the reference implementation in PyTorch: same weight
     pip install -e ".[torch]"; git clone https://github.com/fra31/auto-attack
     python -m benchmarks.autoattack --run RUN --reference auto-attack [--images 1000] [--batch-size 250] [--threads 1]
 
-Runs every part with both implementations and prints a table. Model, data set, norm and eps are those of RUN/config.json,
+Runs every part with both implementations and prints a table. Model, data set, norm and eps are of RUN/config.json,
 the images the first test images. Finished parts are kept in RUN/reference: after an interruption, the same command
 resumes. Seconds are wall-clock seconds of the attacks, compiling included. The parts:
 
