@@ -1,5 +1,6 @@
 import collections
 import functools
+import json
 import pathlib
 import subprocess
 import sys
@@ -82,6 +83,24 @@ def test_finds_exactly_the_robust_examples_of_a_linear_model(problem, standard):
     # Where nothing had to be changed or could be, the image itself is returned.
     kept = standard.fooled_by < 0
     np.testing.assert_array_equal(standard.adversarial[kept], images[kept])
+
+
+def test_accuracies_by_class_and_the_record(problem, standard):
+    """Counted one by one in Python; the record survives JSON."""
+    _, _, labels, eps, robust = problem
+    by_class = standard.by_class()
+    assert sorted(by_class) == sorted(set(labels.tolist()))
+    for label, (size, clean, under_attack) in by_class.items():
+        members = [number for number in range(64) if labels[number] == label]
+        assert size == len(members)
+        assert clean == pytest.approx(100 * sum(number >= 6 for number in members) / size)
+        assert under_attack == pytest.approx(100 * sum(bool(robust[number]) for number in members) / size)
+    record = json.loads(json.dumps(standard.record()))
+    assert record["clean_acc"] == standard.clean_accuracy
+    assert record["autoattack_acc"] == 100 * robust.mean()
+    assert (record["eps"], record["norm"], record["version"]) == (eps, "linf", "standard")
+    assert {attack["name"]: attack["accuracy"] for attack in record["attacks"]} == standard.accuracy
+    assert record["packages"]["jax"] == jax.__version__
 
 
 def test_small_batches_end_in_the_same_images(problem, standard):

@@ -7,7 +7,7 @@ from tqdm import tqdm
 from jaxrw.system.lines import BAR, Lines
 
 if TYPE_CHECKING:
-    from jaxrw.attacks.autoattack.evaluation import Progress
+    from jaxrw.attacks.autoattack.result import Progress
 
 
 class AutoAttackProgress:

@@ -6,7 +6,6 @@ attacks", ICML 2020; the versions "standard", "plus" and "rand" are those of its
 
 import collections
 import contextlib
-import dataclasses
 import os
 import pathlib
 import sys
@@ -22,6 +21,7 @@ from jaxrw.attacks.autoattack import checks, ensemble, resume
 from jaxrw.attacks.autoattack.bar import AutoAttackProgress
 from jaxrw.attacks.autoattack.ensemble import Budget, EnsembleAttack
 from jaxrw.attacks.autoattack.problem import Placement, Problem
+from jaxrw.attacks.autoattack.result import AutoAttackResult, Progress
 from jaxrw.attacks.autoattack.slots import Slots, slot_count
 from jaxrw.attacks.autoattack.state import ROBUST, WRONG, State
 from jaxrw.attacks.random_models import RandomLogitsFn
@@ -30,86 +30,6 @@ from jaxrw.system import hosts
 
 # Streams of the random key that are none of an attack.
 _VOTES = 2**16
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class AutoAttackResult:
-    """Result of AutoAttack; accuracies are in percent of all N examples. It prints as a table.
-
-    Attributes:
-      adversarial: [N, H, W, C] float32, the image that fooled; the original if none did or had to.
-      robust: [N] bool, correct and fooled by no attack: the worst case.
-      fooled_by: [N] int8, number of the first attack in `accuracy`, ROBUST, or WRONG without any attack.
-      clean_accuracy: without any attack.
-      accuracy: by attack, after it and all before it; if individual, under it alone.
-      robust_under: by attack, [N] bool, which examples `accuracy` counts.
-      attacked: by attack, number of examples that it ran on: those robust until then.
-      fooled: by attack, number of examples that it fooled.
-      seconds: by attack, its time, compilation included.
-      num_targets: wrong classes that a targeted attack tries at most, no more than K - 1.
-      norm: of eps.
-      version: whose settings were used.
-      individual: whether each attack ran on all examples.
-      warnings: texts of all `RobustnessWarning`.
-    """
-
-    adversarial: np.ndarray
-    robust: np.ndarray
-    fooled_by: np.ndarray
-    clean_accuracy: float
-    accuracy: dict[str, float]
-    robust_under: dict[str, np.ndarray]
-    attacked: dict[str, int]
-    fooled: dict[str, int]
-    seconds: dict[str, float]
-    num_targets: int
-    norm: str
-    version: str
-    individual: bool
-    warnings: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        """Returns a table of the attacks, and the warnings."""
-        rows = [
-            ("", "attacked", "fooled", "accuracy", "seconds"),
-            ("clean", "", "", f"{self.clean_accuracy:.2f}", ""),
-        ]
-        rows += [
-            (
-                name,
-                f"{self.attacked[name]:,}",
-                f"{self.fooled[name]:,}",
-                f"{accuracy:.2f}",
-                f"{self.seconds[name]:.1f}",
-            )
-            for name, accuracy in self.accuracy.items()
-        ]
-        lines = [(f"{name:10}" + "".join(f"{cell:>10}" for cell in cells)).rstrip() for name, *cells in rows]
-        head = f"AutoAttack leaves {self.robust.sum():,} of {len(self.robust):,} examples robust; accuracy in percent"
-        return "\n".join([head, *lines, *(f"warning: {text}" for text in self.warnings)])
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Progress of an evaluation at one look at its slots.
-
-    Attributes:
-      attack: its name.
-      size: number of examples.
-      robust: number of examples not fooled so far.
-      fraction: share of this attack's work that is done, in [0, 1].
-      seconds: spent on this attack.
-      seconds_left: for this attack, at its average speed so far.
-      together: whether all hosts get this report: True at an attack's end, and always on a single host.
-    """
-
-    attack: str
-    size: int
-    robust: int
-    fraction: float
-    seconds: float
-    seconds_left: float
-    together: bool
 
 
 def autoattack(
@@ -435,7 +355,9 @@ def _result(
         fooled={name: state.num_fooled(number) for number, name in enumerate(attacks)},
         seconds=dict(zip(attacks, state.seconds.tolist(), strict=True)),
         num_targets=problem.targets.shape[1],
+        labels=problem.labels,
         norm=problem.norm,
+        eps=problem.eps,
         version=version,
         individual=individual,
         warnings=messages,
