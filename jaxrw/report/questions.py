@@ -40,7 +40,8 @@ class Question:
     def words(self) -> str:
         """The rows, with their checkpoints if one of them is not the last."""
         if self.checkpoints == ("last", "last"):
-            return " against ".join(self.rows)
+            first, second = self.rows
+            return f"{first}{',' if ',' in first else ''} against {second}"
         pairs = zip(self.rows, self.checkpoints, strict=True)
         return " against ".join(f"{row} ({checkpoint})" for row, checkpoint in pairs)
 

@@ -30,8 +30,8 @@ def create_section(
     accuracy_tables: Iterable[AccuracyTable],
     workdir: pathlib.Path,
     *,
-    questions: Sequence[Question] = (),
-    pictures: Mapping[str, pathlib.Path] | None = None,
+    comparisons: Mapping[str, Sequence[Comparison]],
+    pictures: Mapping[str, pathlib.Path],
 ) -> Section:
     """Returns the section of a setting.
 
@@ -39,13 +39,12 @@ def create_section(
       setting: runs that tables compare.
       accuracy_tables: its `tables.create_tables`.
       workdir: directory of all runs.
-      questions: comparisons that were asked for.
-      pictures: over all of its runs, by their captions; None: there are none.
+      comparisons: by the titles of their tables, see `compare_all`.
+      pictures: over all of its runs, by their captions.
     """
     others = (
         _beside_table(setting),
-        _comparisons_table("What was asked", setting, answer(setting, questions)),
-        _comparisons_table("The paper's claims", setting, create_claims(setting, accuracy_tables)),
+        *(_comparisons_table(title, setting, several) for title, several in comparisons.items()),
         _correlations_table(setting, workdir),
         _training_table(setting, workdir),
     )
@@ -53,10 +52,20 @@ def create_section(
         title=setting.title,
         num_epochs=setting.config["optim.num_epochs"],
         paragraphs=(_describe_setting(setting), _describe_runs(setting)),
-        pictures=dict(pictures or {}),
+        pictures=dict(pictures),
         tables=[*map(_present_accuracies, accuracy_tables), *(table for table in others if table.rows)],
         albums=_albums(setting, workdir),
     )
+
+
+def compare_all(
+    setting: Setting, accuracy_tables: Iterable[AccuracyTable], questions: Sequence[Question]
+) -> dict[str, list[Comparison]]:
+    """Returns the comparisons that were asked for and the paper's claims, by the titles of their tables."""
+    return {
+        "What was asked": answer(setting, questions),
+        "The paper's claims": create_claims(setting, accuracy_tables),
+    }
 
 
 def count_runs(number: int) -> str:

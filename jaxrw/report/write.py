@@ -13,8 +13,8 @@ from jaxrw.report.fronts import draw_fronts
 from jaxrw.report.groups import group_runs
 from jaxrw.report.questions import read_questions
 from jaxrw.report.render import render_latex, render_markdown, render_page
-from jaxrw.report.sections import count_runs, create_section
-from jaxrw.report.spreadsheet import render_csv
+from jaxrw.report.sections import compare_all, count_runs, create_section
+from jaxrw.report.spreadsheet import render_comparisons, render_csv
 from jaxrw.report.tables import create_tables
 from jaxrw.report.terminal import table
 from jaxrw.system import files
@@ -34,7 +34,8 @@ def run(
 
     Args:
       workdir: directory of all runs.
-      directory: of report.md, report.tex, report.csv, report.html and front.png; None: `workdir`/report.
+      directory: of report.md, report.tex, report.csv, comparisons.csv, report.html and front.png; None: a folder
+        "report" in `workdir`.
       markdown_path: file for a second copy of the Markdown, with links to the pictures from there; None: no copy. It
         shows a second copy of front.png that is written to `workdir`, to be kept with the runs.
 
@@ -57,20 +58,22 @@ def run(
     questions = read_questions(workdir)
     with _as_run_errors(directory):
         pictures = draw_fronts([setting for setting, _ in settings], directory)
+    comparisons = [compare_all(setting, tables, questions) for setting, tables in settings]
     document = Document(
         title=f"Results of {workdir.resolve().name}",
         notes=_read_notes(workdir / _NOTES),
         num_runs=count_runs(len(runs)),
         problems=problems,
         sections=[
-            create_section(setting, tables, workdir, questions=questions, pictures=fronts)
-            for (setting, tables), fronts in zip(settings, pictures, strict=True)
+            create_section(setting, tables, workdir, comparisons=compared, pictures=fronts)
+            for (setting, tables), compared, fronts in zip(settings, comparisons, pictures, strict=True)
         ],
     )
     texts = {
         directory / "report.md": render_markdown(document, directory),
         directory / "report.tex": render_latex(document),
         directory / "report.csv": render_csv(settings),
+        directory / "comparisons.csv": render_comparisons(comparisons),
         directory / "report.html": render_page(document),
     }
     if markdown_path:

@@ -1,5 +1,6 @@
 """Differences with intervals over seeds and images, Holm's correction, and what the owner of the runs asked."""
 
+import csv
 import itertools
 import json
 import math
@@ -211,6 +212,15 @@ def test_what_was_asked_has_a_table_with_the_number_of_all_questions(flagged):
     ]
     assert float(rows[0][5]) == pytest.approx(3 * max(p_values), rel=0.06)  # two digits
     assert "for the 3 comparisons of this table;" in caption
+    with (root / "report" / "comparisons.csv").open() as file:
+        line = next(line for line in csv.DictReader(file) if line["title"] == "What was asked")
+    by_seed = dict(pair.split(":") for pair in line["by_seed"].split())
+    assert {int(seed): float(value) for seed, value in by_seed.items()} == pytest.approx(
+        dict(enumerate(differences.mean(1)))
+    )
+    assert (line["rows"], line["attack"], line["verdict"]) == (rows[0][0], "aa", "higher")
+    assert float(line["p_value"]) == pytest.approx(max(p_values))
+    assert float(line["corrected"]) == pytest.approx(3 * max(p_values))
 
 
 def test_questions_about_other_runs_have_no_table(flagged):

@@ -1,6 +1,7 @@
 """The numbers of RESULTS.md, computed once more from results/ with plain JSON, NumPy and SciPy: nothing of jaxrw."""
 
 import base64
+import functools
 import json
 import math
 import pathlib
@@ -78,6 +79,7 @@ def parsed(cell):
     return None if "not run" in cell else CELL.match(cell).groups()[:3]
 
 
+@functools.cache
 def names_of_rows(checkpoint):
     """Name of the run of each row of the table of all runs: the one whose numbers it has, column by column."""
     found = {}
@@ -97,14 +99,11 @@ def names_of_rows(checkpoint):
     return found
 
 
-NAMES = names_of_rows("last")
-
-
 def test_every_run_is_a_row_with_its_mean_deviation_and_number():
-    assert sorted(NAMES.values()) == sorted(RUNS)
+    assert sorted(names_of_rows("last").values()) == sorted(RUNS)
     assert len(RUNS) >= 14
     if "All runs, best checkpoint" in TABLES:
-        assert names_of_rows("best") == NAMES
+        assert names_of_rows("best") == names_of_rows("last")
 
 
 def test_the_papers_tables_have_the_same_numbers_and_their_difference():
@@ -116,7 +115,9 @@ def test_the_papers_tables_have_the_same_numbers_and_their_difference():
         for column, cell in row.items():
             if not column or "not run" in cell:
                 continue
-            values = list(accuracies(NAMES[label], title.split()[-2], ATTACKS[column]).values())
+            values = list(
+                accuracies(names_of_rows("last")[label], title.split()[-2], ATTACKS[column]).values()
+            )
             assert parsed(cell) == as_cell(values), (title, label, column)
             papers, difference = CELL.match(cell).groups()[3:]
             assert float(difference) == pytest.approx(statistics.fmean(values) - float(papers), abs=0.00501)
@@ -155,19 +156,19 @@ def flags(name, checkpoint, attack, seed):
 def recomputed(row):
     """Mean, half interval, p-value and number of seeds of a comparison; None for what fewer than three seeds lack."""
     (first, one), (second, other) = rows_of(row[""], row.get("table"))
-    attack = ATTACKS[row["attack"]]
-    if first not in NAMES or second not in NAMES:
+    attack, names = ATTACKS[row["attack"]], names_of_rows("last")
+    if first not in names or second not in names:
         return None, None, None, 0
-    values = accuracies(NAMES[first], one, attack), accuracies(NAMES[second], other, attack)
+    values = accuracies(names[first], one, attack), accuracies(names[second], other, attack)
     seeds = sorted(values[0].keys() & values[1].keys())
     differences = [values[0][seed] - values[1][seed] for seed in seeds]
     mean, number = (statistics.fmean(differences) if seeds else None), len(seeds)
     if number < 3:
         return mean, None, None, number
-    size = RUNS[NAMES[first]][seeds[0]][one]["num_examples"]
+    size = RUNS[names[first]][seeds[0]][one]["num_examples"]
     least = 100 / size / scipy.stats.t.ppf(0.975, number - 1)
     errors = [(max(statistics.stdev(differences) / math.sqrt(number), least), number - 1)]
-    images = [(flags(NAMES[first], one, attack, s), flags(NAMES[second], other, attack, s)) for s in seeds]
+    images = [(flags(names[first], one, attack, s), flags(names[second], other, attack, s)) for s in seeds]
     assert (row["interval over"] == "seeds and images") == all(f is not None for pair in images for f in pair)
     if row["interval over"] == "seeds and images":
         table = 100 * np.array([a - b for a, b in images])
@@ -225,7 +226,7 @@ def test_differences_intervals_and_holms_correction(title):
 
 def test_best_beside_last():
     for row in TABLES.get("Best beside last", ()):
-        name = NAMES[row[""]]
+        name = names_of_rows("last")[row[""]]
         epochs = sorted(run["best"]["epoch"] + 1 for run in RUNS[name].values() if run["best"])
         assert row["best epoch"] in (f"{epochs[0]}-{epochs[-1]}", str(epochs[0]))
         for column, cell in list(row.items())[2:]:
