@@ -38,7 +38,7 @@ class Run:
     Attributes:
       path: relative to the directory of all runs.
       config: flat, with dotted names.
-      checkpoints: epoch, num_examples and accuracy of "last" and "best", if they were evaluated.
+      checkpoints: epoch, num_examples, accuracy and correct of "last" and "best", if they were evaluated.
       content: of results.json.
       data: its images in words that tell them from others; None: a version that kept no fingerprint wrote it.
     """
@@ -204,6 +204,7 @@ def _select(checkpoint: Checkpoint) -> Checkpoint:
         "epoch": checkpoint["epoch"],
         "num_examples": checkpoint["num_examples"],
         "accuracy": {attack: checkpoint["accuracy"].get(attack) for attack in ATTACKS},
+        "correct": checkpoint.get("correct", {}),
     }
 
 

@@ -82,6 +82,7 @@ class Section:
       title: network and data set.
       num_epochs: length of the training.
       paragraphs: the setting, and how its runs were made; the second may be empty.
+      pictures: paths of PNG files over all of its runs, by their captions.
       tables: accuracies first.
       albums: pictures.
     """
@@ -89,6 +90,7 @@ class Section:
     title: str
     num_epochs: int
     paragraphs: tuple[str, str]
+    pictures: dict[str, pathlib.Path]
     tables: list[Table]
     albums: list[Album]
 

@@ -47,6 +47,14 @@ class Group:
         }
         return {seed: value for seed, value in values.items() if value is not None}
 
+    def correct(self, checkpoint: str, attack: str) -> dict[int, str]:
+        """Returns which images are correct by seed, see `jaxrw.runs.packed`, without the runs that lack it."""
+        return {
+            seed: run.checkpoints[checkpoint]["correct"][attack]
+            for seed, run in self.runs.items()
+            if checkpoint in run.checkpoints and attack in run.checkpoints[checkpoint]["correct"]
+        }
+
     def epochs(self, checkpoint: str) -> dict[int, int]:
         """Returns the 0-based epochs of a checkpoint by seed, without the runs that lack it."""
         return {

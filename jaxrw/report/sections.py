@@ -3,7 +3,7 @@
 import json
 import pathlib
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxrw import figures
@@ -12,16 +12,26 @@ from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.methods import METHODS
 from jaxrw.networks import ARCHITECTURES
 from jaxrw.report import published, tables
+from jaxrw.report.beside import ATTACKS as BESIDE
+from jaxrw.report.beside import best_beside_last
+from jaxrw.report.claims import create_claims
+from jaxrw.report.comparisons import LEVEL, MIN_SEEDS, Comparison
 from jaxrw.report.document import Album, Cell, Column, Section, Table
 from jaxrw.report.groups import DATASETS, Setting, describe_seeds
+from jaxrw.report.questions import Question, answer
 from jaxrw.report.tables import Accuracy, AccuracyTable
 from jaxrw.report.training_summary import count_machines, count_shared_warmups, summarize_training
-from jaxrw.report.trends import MIN_SEEDS, Trend, create_trends
 from jaxrw.runs.checks import is_number
+from jaxrw.runs.results import CHECKPOINTS
 
 
 def create_section(
-    setting: Setting, accuracy_tables: Iterable[AccuracyTable], workdir: pathlib.Path
+    setting: Setting,
+    accuracy_tables: Iterable[AccuracyTable],
+    workdir: pathlib.Path,
+    *,
+    comparisons: Mapping[str, Sequence[Comparison]],
+    pictures: Mapping[str, pathlib.Path],
 ) -> Section:
     """Returns the section of a setting.
 
@@ -29,9 +39,12 @@ def create_section(
       setting: runs that tables compare.
       accuracy_tables: its `tables.create_tables`.
       workdir: directory of all runs.
+      comparisons: by the titles of their tables, see `compare_all`.
+      pictures: over all of its runs, by their captions.
     """
     others = (
-        _trends_table(setting, create_trends(setting, accuracy_tables)),
+        _beside_table(setting),
+        *(_comparisons_table(title, setting, several) for title, several in comparisons.items()),
         _correlations_table(setting, workdir),
         _training_table(setting, workdir),
     )
@@ -39,9 +52,20 @@ def create_section(
         title=setting.title,
         num_epochs=setting.config["optim.num_epochs"],
         paragraphs=(_describe_setting(setting), _describe_runs(setting)),
+        pictures=dict(pictures),
         tables=[*map(_present_accuracies, accuracy_tables), *(table for table in others if table.rows)],
         albums=_albums(setting, workdir),
     )
+
+
+def compare_all(
+    setting: Setting, accuracy_tables: Iterable[AccuracyTable], questions: Sequence[Question]
+) -> dict[str, list[Comparison]]:
+    """Returns the comparisons that were asked for and the paper's claims, by the titles of their tables."""
+    return {
+        "What was asked": answer(setting, questions),
+        "The paper's claims": create_claims(setting, accuracy_tables),
+    }
 
 
 def count_runs(number: int) -> str:
@@ -182,36 +206,103 @@ def _text_row(label: str, *texts: str) -> tuple[str, list[Cell]]:
     return label, [Cell(text) for text in texts]
 
 
-def _trends_table(setting: Setting, trends: Iterable[Trend]) -> Table:
-    number = setting.num_examples
+def _beside_table(setting: Setting) -> Table:
+    """Returns the table of best checkpoints beside last ones; without rows if the best were not attacked."""
+    rows = []
+    for line in best_beside_last(setting):
+        cells = [cell for pair in line.cells for cell in pair]
+        rows.append((line.label, [Cell(line.epochs), *map(_present_accuracy, cells)]))
     return Table(
-        title="The paper's trends",
+        title="Best beside last",
         columns=[
-            *(Column("table", is_number=False), Column("attack", is_number=False)),
-            *map(Column, ("paper", "measured", "seeds")),
+            Column("best epoch"),
+            *(Column(f"{ATTACKS[attack].title}, {name}") for attack in BESIDE for name in CHECKPOINTS),
+        ],
+        rows=rows,
+        caption=(
+            "The best checkpoint is the one with the highest accuracy on the validation images under "
+            "PGD; its epoch counts from 1, and a range is over the seeds. If best is far above last, the run has "
+            "overfitted, and a method whose last checkpoint is only as good as the best one of Standard has avoided no "
+            f"more than that. Accuracy in percent on {setting.num_examples:,} test images, mean ± sample deviation "
+            "over n seeds."
+        ),
+        has_accuracies=True,
+    )
+
+
+def _comparisons_table(title: str, setting: Setting, comparisons: Sequence[Comparison]) -> Table:
+    """Returns differences with intervals, corrected p-values and verdicts; with the paper's if it has any of them."""
+    are_claims = any(c.published is not None for c in comparisons)
+    return Table(
+        title=title,
+        columns=[
+            *([Column("table", is_number=False)] if are_claims else []),
+            Column("attack", is_number=False),
+            *map(Column, (*(("paper",) if are_claims else ()), "measured", "seeds")),
+            Column("interval over", is_number=False),
+            Column("p"),
             Column("", is_number=False),
         ],
-        rows=[
-            _text_row(
-                trend.words,
-                f"Table {trend.table.number}",
-                ATTACKS[trend.attack].title,
-                f"{trend.published:+.2f}",
-                _format_number(trend.measured, "+.2f")
-                + ("" if trend.half_interval is None else f" ± {trend.half_interval:.2f}"),
-                str(trend.num_seeds),
-                trend.verdict,
-            )
-            for trend in trends
-        ],
-        caption=(
-            "Differences in percentage points, seed by seed; ± is half of their 95 % confidence interval by Student's "
-            f"t over the seeds, from {MIN_SEEDS} on, and at least one image. A difference within it is not told apart "
-            "from 0; of twenty such intervals one misses by chance. Which test images were taken is not in it: with "
-            f"{number:,}, that alone gives an accuracy a standard error of up to {50 / number**0.5:.1f} points, and a "
-            "difference on the same images less."
-        ),
+        rows=[_present_comparison(c, are_claims=are_claims) for c in comparisons],
+        caption=_describe_comparisons(setting, comparisons, are_claims=are_claims),
     )
+
+
+def _present_comparison(comparison: Comparison, *, are_claims: bool) -> tuple[str, list[Cell]]:
+    difference, half = comparison.difference, comparison.difference.half_interval
+    over = "seeds and images" if difference.over_images else "seeds"
+    return _text_row(
+        comparison.words,
+        *([f"Table {comparison.table}"] if are_claims else []),
+        ATTACKS[comparison.attack].title,
+        *([_format_number(comparison.published, "+.2f")] if are_claims else []),
+        _format_number(difference.mean, "+.2f") + ("" if half is None else f" ± {half:.2f}"),
+        str(len(difference.by_seed)),
+        "-" if half is None else over,
+        _format_p(comparison.corrected),
+        comparison.verdict,
+    )
+
+
+def _format_p(value: float | None) -> str:
+    """Returns a p-value with two digits that count, and never on the other side of the level than it is."""
+    if value is None:
+        return "-"
+    if value < 0.0001:
+        return "< 0.0001"
+    text = f"{value:.2g}" if value < 0.095 else f"{value:.2f}"
+    return f"{value:.4f}" if (float(text) < LEVEL) != (value < LEVEL) else text
+
+
+def _describe_comparisons(setting: Setting, comparisons: Sequence[Comparison], *, are_claims: bool) -> str:
+    tested = [c for c in comparisons if c.corrected is not None]
+    number = len(tested) if are_claims else len(comparisons)
+    verdicts = (
+        'A claim of the paper is "seen" if p is below 0.05 and the difference has the paper\'s sign, "refuted at this '
+        'scale" if p is below 0.05 and it has the other sign, and "not decided" otherwise.'
+        if are_claims
+        else 'The first row is "higher" or "lower" if p is below 0.05; otherwise it is "not decided".'
+    )
+    sentences = [
+        "Differences in percentage points, seed by seed; ± is half of their 95 % confidence interval by Student's t "
+        f"over the seeds, from {MIN_SEEDS} on, and at least one image.",
+        f"p is corrected by Holm's method for the {number} comparisons of this table"
+        + (" that have one" if are_claims else "")
+        + "; the interval is not corrected.",
+        verdicts,
+    ]
+    if any(c.difference.over_images for c in tested):
+        sentences.append(
+            "An interval over seeds and images also covers which test images were taken, by an analysis of variance; "
+            "it is never narrower than that over the seeds."
+        )
+    if not all(c.difference.over_images for c in tested):
+        size = setting.num_examples
+        sentences.append(
+            f"An interval over seeds does not cover which test images were taken: with {size:,}, that alone gives an "
+            f"accuracy a standard error of up to {50 / size**0.5:.1f} points, and a difference on the same images less."
+        )
+    return " ".join(sentences)
 
 
 def _correlations_table(setting: Setting, workdir: pathlib.Path) -> Table:

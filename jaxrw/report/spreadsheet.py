@@ -1,10 +1,11 @@
-"""The report's accuracies as CSV, for a spreadsheet or a program."""
+"""The report's accuracies and comparisons as CSV, for a spreadsheet or a program."""
 
 import csv
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from jaxrw.report.comparisons import Comparison
 from jaxrw.report.groups import Setting
 from jaxrw.report.sections import describe_differences
 from jaxrw.report.tables import Accuracy, AccuracyTable, Row
@@ -49,6 +50,22 @@ _COLUMNS: dict[str, Callable[[_Entry], object]] = {
     "difference": lambda entry: entry.cell.difference,
 }
 
+_COMPARISON_COLUMNS: dict[str, Callable[[Comparison], object]] = {
+    "rows": lambda comparison: comparison.words,
+    "table": lambda comparison: comparison.table,
+    "attack": lambda comparison: comparison.attack,
+    "paper": lambda comparison: comparison.published,
+    "mean": lambda comparison: comparison.difference.mean,
+    "half_interval": lambda comparison: comparison.difference.half_interval,
+    "over_images": lambda comparison: int(comparison.difference.over_images),
+    "p_value": lambda comparison: comparison.difference.p_value,
+    "corrected": lambda comparison: comparison.corrected,
+    "verdict": lambda comparison: comparison.verdict,
+    "by_seed": lambda comparison: " ".join(
+        f"{seed}:{value:.6g}" for seed, value in comparison.difference.by_seed.items()
+    ),
+}
+
 
 def render_csv(settings: Iterable[tuple[Setting, list[AccuracyTable]]]) -> str:
     """Returns a line for each accuracy, with numbers in full; empty for what is missing."""
@@ -62,6 +79,23 @@ def render_csv(settings: Iterable[tuple[Setting, list[AccuracyTable]]]) -> str:
                 for cell in row.cells:
                     entry = _Entry(number, setting, differences, table, row, cell)
                     writer.writerow(_without_formula(value(entry)) for value in _COLUMNS.values())
+    return file.getvalue()
+
+
+def render_comparisons(settings: Iterable[Mapping[str, Sequence[Comparison]]]) -> str:
+    """Returns a line for each comparison, with numbers in full and every seed; empty for what is missing.
+
+    Args:
+      settings: comparisons of each setting by the titles of their tables.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("setting", "title", *_COMPARISON_COLUMNS))
+    for number, tables in enumerate(settings, start=1):
+        for title, comparisons in tables.items():
+            for comparison in comparisons:
+                values = (value(comparison) for value in _COMPARISON_COLUMNS.values())
+                writer.writerow((number, title, *map(_without_formula, values)))
     return file.getvalue()
 
 

@@ -18,6 +18,7 @@ class Accuracy:
       attack: its name.
       values: percent by seed; empty if the attack was not run.
       published: the paper's mean and deviation.
+      correct: which images are correct by seed, see `jaxrw.runs.packed`; without the seeds that lack it.
       missing: seeds that the setting has and `values` does not; empty if the attack was not run.
       best: whether its mean is the highest of those in its column that have every seed.
       improved: whether reweighting the margin increased the mean over the seeds that both rows have.
@@ -26,9 +27,19 @@ class Accuracy:
     attack: str
     values: dict[int, float]
     published: tuple[float, float] | None = None
+    correct: dict[int, str] = dataclasses.field(default_factory=dict)
     missing: tuple[int, ...] = ()
     best: bool = False
     improved: bool = False
+
+    @classmethod
+    def of(
+        cls, group: Group | None, checkpoint: str, attack: str, published: tuple[float, float] | None = None
+    ) -> "Accuracy":
+        """Returns the accuracy of a group under an attack; None: of no run."""
+        if group is None:
+            return cls(attack, {}, published)
+        return cls(attack, group.accuracies(checkpoint, attack), published, group.correct(checkpoint, attack))
 
     @property
     def mean(self) -> float | None:
@@ -127,7 +138,7 @@ def _all_runs(setting: Setting, checkpoint: str) -> AccuracyTable:
     rows = [
         Row(
             setting.label(group),
-            [Accuracy(attack, group.accuracies(checkpoint, attack)) for attack in attacks],
+            [Accuracy.of(group, checkpoint, attack) for attack in attacks],
             _base_label(setting, group),
         )
         for group in setting.groups
@@ -173,11 +184,7 @@ def _fill_block(setting: Setting, block: Block) -> AccuracyTable:
             notes.append(f"{label} is left empty, since several fit: {labels}")
             groups = []
         cells = [
-            Accuracy(
-                attack,
-                groups[0].accuracies(checkpoint, attack) if groups else {},
-                published["accuracy"].get(attack),
-            )
+            Accuracy.of(groups[0] if groups else None, checkpoint, attack, published["accuracy"].get(attack))
             for attack in attacks
         ]
         rows.append(Row(label, cells, METHODS[base].title if base else None))
@@ -205,7 +212,7 @@ def _warmup_notes(setting: Setting, groups: Iterable[Group], checkpoint: str) ->
 
 def reasons_to_leave_out(setting: Setting) -> dict[str, str]:
     """Returns the checkpoints whose tables would not compare methods, with the reason."""
-    attacked = [name for name in setting.checkpoints if _was_attacked(setting, name)]
+    attacked = [name for name in setting.checkpoints if was_attacked(setting, name)]
     reasons = {}
     for name in setting.checkpoints:
         if _is_of_warmup(setting, name):
@@ -215,7 +222,8 @@ def reasons_to_leave_out(setting: Setting) -> dict[str, str]:
     return reasons
 
 
-def _was_attacked(setting: Setting, checkpoint: str) -> bool:
+def was_attacked(setting: Setting, checkpoint: str) -> bool:
+    """Returns whether any run has a robust accuracy of a checkpoint."""
     robust = [attack for attack in ATTACKS if attack != "clean"]
     return any(group.accuracies(checkpoint, attack) for group in setting.groups for attack in robust)
 

@@ -1,14 +1,20 @@
 """Writes the report of all runs below a directory as Markdown, LaTeX, CSV and one HTML page."""
 
+import contextlib
+import dataclasses
 import os
 import pathlib
+import shutil
+from collections.abc import Iterator
 
 from jaxrw.report.collect import collect
 from jaxrw.report.document import Document
+from jaxrw.report.fronts import draw_fronts
 from jaxrw.report.groups import group_runs
+from jaxrw.report.questions import read_questions
 from jaxrw.report.render import render_latex, render_markdown, render_page
-from jaxrw.report.sections import count_runs, create_section
-from jaxrw.report.spreadsheet import render_csv
+from jaxrw.report.sections import compare_all, count_runs, create_section
+from jaxrw.report.spreadsheet import render_comparisons, render_csv
 from jaxrw.report.tables import create_tables
 from jaxrw.report.terminal import table
 from jaxrw.system import files
@@ -28,14 +34,16 @@ def run(
 
     Args:
       workdir: directory of all runs.
-      directory: of report.md, report.tex, report.csv and report.html; None: `workdir`/report.
-      markdown_path: file for a second copy of the Markdown, with links to the pictures from there; None: no copy.
+      directory: of report.md, report.tex, report.csv, comparisons.csv, report.html and front.png; None: a folder
+        "report" in `workdir`.
+      markdown_path: file for a second copy of the Markdown, with links to the pictures from there; None: no copy. It
+        shows a second copy of front.png that is written to `workdir`, to be kept with the runs.
 
     Returns:
       What to print: a table of the runs, problems, and where the report is.
 
     Raises:
-      UserError: no run below `workdir` can be used.
+      UserError: no run below `workdir` can be used, or its comparisons.json is wrong.
       RunError: the report cannot be written.
     """
     workdir = pathlib.Path(workdir)
@@ -47,29 +55,36 @@ def run(
             f"--workdir {workdir} has no usable results.json below it{reasons}; train or evaluate first"
         )
     settings = [(setting, create_tables(setting)) for setting in group_runs(runs, problems)]
+    questions = read_questions(workdir)
+    with _as_run_errors(directory):
+        pictures = draw_fronts([setting for setting, _ in settings], directory)
+    comparisons = [compare_all(setting, tables, questions) for setting, tables in settings]
     document = Document(
         title=f"Results of {workdir.resolve().name}",
         notes=_read_notes(workdir / _NOTES),
         num_runs=count_runs(len(runs)),
         problems=problems,
-        sections=[create_section(setting, tables, workdir) for setting, tables in settings],
+        sections=[
+            create_section(setting, tables, workdir, comparisons=compared, pictures=fronts)
+            for (setting, tables), compared, fronts in zip(settings, comparisons, pictures, strict=True)
+        ],
     )
     texts = {
         directory / "report.md": render_markdown(document, directory),
         directory / "report.tex": render_latex(document),
         directory / "report.csv": render_csv(settings),
+        directory / "comparisons.csv": render_comparisons(comparisons),
         directory / "report.html": render_page(document),
     }
     if markdown_path:
         path = pathlib.Path(markdown_path)
-        texts[path] = render_markdown(document, path.parent)
+        with _as_run_errors(workdir):
+            texts[path] = render_markdown(_with_pictures_in(workdir, document), path.parent)
     for path, text in texts.items():
-        try:
+        with _as_run_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.replacing(path) as file:
                 file.write(text.encode())
-        except OSError as error:
-            raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
     results = {
         run.path: {
             "config": run.content["config"],
@@ -79,6 +94,28 @@ def run(
     }
     lines = [f"{problem.path}: {problem.words}" for problem in problems]
     return "\n".join([table(results), "", *lines, f"report in {directory}"])
+
+
+@contextlib.contextmanager
+def _as_run_errors(path: pathlib.Path) -> Iterator[None]:
+    """Converts errors of writing into `RunError`."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _with_pictures_in(directory: pathlib.Path, document: Document) -> Document:
+    """Copies the pictures over all runs to a directory, and returns the document with those."""
+    sections = []
+    for section in document.sections:
+        pictures = {}
+        for caption, path in section.pictures.items():
+            pictures[caption] = directory / path.name
+            if path.resolve() != pictures[caption].resolve():
+                shutil.copyfile(path, pictures[caption])
+        sections.append(dataclasses.replace(section, pictures=pictures))
+    return dataclasses.replace(document, sections=sections)
 
 
 def _read_notes(path: pathlib.Path) -> str:

@@ -69,12 +69,12 @@ class Evaluator:
         self._images, self._labels = replicated(split)
         self._key = replicate(key)
         self._batch_size, self._keep_images = batch_size, keep_images
-        function, num_split = (attack_examples, 1) if keep_images else (find_correct, 2)
+        function = attack_examples if keep_images else find_correct
         self.attacks = tuple(attacks)
         self._programs = {
             name: on_all_devices(
                 functools.partial(function, model=model, attack=attack),
-                num_split=num_split,
+                num_split=1,
                 split_outputs=keep_images,
             )
             for name, attack in attacks.items()
@@ -94,7 +94,7 @@ class Evaluator:
     def measure(
         self, attack: str, variables: Variables, progress: Callable[[int], object] = lambda number: None
     ) -> Measurement:
-        """Attacks every example: the last batch is padded, never dropped.
+        """Attacks every example: the last batch is padded by its last example, never dropped.
 
         Computed at matmul precision "highest", so that it can be compared with the numbers of others: TPU and GPU would
         round to bfloat16 or TF32 otherwise.
@@ -112,7 +112,7 @@ class Evaluator:
                     outputs = program(*arguments)
                     kept.append([np.asarray(array).reshape(-1, *array.shape[2:])[mask] for array in outputs])
                 else:
-                    found.append(program(*arguments, shard(mask)))
+                    found.append(program(*arguments))
                 progress(int(mask.sum()))
         if not self._keep_images:
             places, correct = np.concatenate(found), np.zeros(len(self._labels), bool)

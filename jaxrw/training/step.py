@@ -275,7 +275,6 @@ def find_correct(
     images: Images,
     labels: jax.Array,
     index: jax.Array,
-    mask: jax.Array,
     *,
     model: nn.Module,
     attack: Attack,
@@ -288,16 +287,14 @@ def find_correct(
       images: the whole split, uint8.
       labels: [N] int32.
       index: [b] int32 into the split, this device's share.
-      mask: [b] bool, False for the padding of the last batch.
       model: Flax module.
       attack: an attack with all of its settings fixed.
 
     Returns:
-      [B] int32 over all devices: the index of an example, or -1 for one that is misclassified or padding.
+      [B] int32 over all devices: the index of an example, or -1 for one that is misclassified.
     """
-    chex.assert_equal_shape([index, mask])
     _, correct = attack_examples(variables, key, images, labels, index, model=model, attack=attack)
-    return jax.lax.all_gather(jnp.where(correct & mask, index, -1), AXIS, tiled=True)
+    return jax.lax.all_gather(jnp.where(correct, index, -1), AXIS, tiled=True)
 
 
 def attack_examples(

@@ -1,0 +1,176 @@
+"""AutoAttack's accuracy against that of other attacks: the front that a new method has to pass."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxrw.figures import style
+
+# Height of a label in inches, and of a panel with few of them.
+_LABEL_HEIGHT = 0.165
+_PANEL_HEIGHT = 3.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean accuracy in percent, and half of its 95 % interval over the seeds; None: too few seeds for one."""
+
+    mean: float
+    half_interval: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A row of a table.
+
+    Attributes:
+      label: its name.
+      across: accuracy under the attack of the horizontal axis.
+      up: AutoAttack's accuracy.
+    """
+
+    label: str
+    across: Estimate
+    up: Estimate
+
+
+def draw_front(panels: Mapping[str, Sequence[Point]], *, diagonal: str) -> Figure:
+    """Draws a panel for each attack: points with 95 % intervals; a grey line joins those that no other one passes.
+
+    Args:
+      panels: points by the title of the horizontal axis' attack; a label has the same color in every panel.
+      diagonal: title of the panel in which the line of equal accuracies is drawn.
+    """
+    labels = list(dict.fromkeys(point.label for points in panels.values() for point in points))
+    looks = {
+        label: (
+            style.CYCLE[i % len(style.CYCLE)],
+            style.MARKERS[(i + i // len(style.CYCLE)) % len(style.MARKERS)],
+        )
+        for i, label in enumerate(labels)
+    }
+    height = max(_PANEL_HEIGHT, _LABEL_HEIGHT * max(map(len, panels.values())) + 0.9)
+    figure, axes = style.create_figure(height * len(panels), rows=len(panels), squeeze=False)
+    for axis, (title, points) in zip(axes[:, 0], panels.items(), strict=True):
+        _draw_panel(axis, title, points, looks)
+        if title == diagonal:
+            _draw_diagonal(axis, title)
+    words = "Grey: the front, which no method passes in both. Hollow: too few seeds for an interval"
+    axes[0, 0].set_title(words, loc="left")
+    return figure
+
+
+def find_front(points: Sequence[Point]) -> list[Point]:
+    """Returns the points that no other one passes in both accuracies, by the first of them.
+
+    A point passes another if it is at least as high in both and higher in one.
+    """
+
+    def passes(other: Point, point: Point) -> bool:
+        ahead = other.across.mean - point.across.mean, other.up.mean - point.up.mean
+        return min(ahead) >= 0 and max(ahead) > 0
+
+    front = [point for point in points if not any(passes(other, point) for other in points)]
+    return sorted(front, key=lambda point: (point.across.mean, -point.up.mean))
+
+
+def _draw_panel(
+    axis: Axes, title: str, points: Sequence[Point], looks: Mapping[str, tuple[str, str]]
+) -> None:
+    front = find_front(points)
+    axis.plot(
+        [point.across.mean for point in front],
+        [point.up.mean for point in front],
+        "o-",
+        color="#C4C4C4",
+        linewidth=4,
+        markersize=13,
+        markeredgewidth=0,
+        zorder=1.5,
+    )
+    for point in points:
+        color, marker = looks[point.label]
+        few = point.up.half_interval is None or point.across.half_interval is None
+        axis.errorbar(
+            point.across.mean,
+            point.up.mean,
+            xerr=point.across.half_interval,
+            yerr=point.up.half_interval,
+            fmt=marker,
+            markersize=6,
+            color=color,
+            markerfacecolor="white" if few else color,
+            elinewidth=0.8,
+            capsize=2,
+            zorder=3,
+        )
+    for reach in (axis.set_xlim, axis.set_ylim):
+        estimates = [point.across if reach == axis.set_xlim else point.up for point in points]
+        low = min(e.mean - (e.half_interval or 0) for e in estimates)
+        high = max(e.mean + (e.half_interval or 0) for e in estimates)
+        margin = 0.05 * (high - low) or 1.0
+        reach(low - margin, high + margin)
+    _write_labels(axis, points, looks)
+    axis.set(xlabel=f"{title} accuracy (%)", ylabel="AutoAttack accuracy (%)")
+
+
+def _draw_diagonal(axis: Axes, title: str) -> None:
+    limits = axis.get_xlim(), axis.get_ylim()
+    axis.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=0.9, zorder=1)
+    axis.set(xlim=limits[0], ylim=limits[1])
+    # The middle of what is seen of it.
+    low, high = max(limits[0][0], limits[1][0]), min(limits[0][1], limits[1][1])
+    if low < high:
+        axis.annotate(
+            f"AutoAttack = {title}",
+            ((low + high) / 2,) * 2,
+            xytext=(-4, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=7.5,
+            color=style.GREY,
+        )
+
+
+def _write_labels(axis: Axes, points: Sequence[Point], looks: Mapping[str, tuple[str, str]]) -> None:
+    """Writes the labels in a column beside the axis in the order of the points' heights, with a line to each."""
+    ordered = sorted(points, key=lambda point: (point.up.mean, point.across.mean))
+    low, high = axis.get_ylim()
+    wanted = [(point.up.mean - low) / (high - low) for point in ordered]
+    height = max(_PANEL_HEIGHT, _LABEL_HEIGHT * len(points) + 0.9) - 0.7  # without ticks and title
+    for point, place in zip(ordered, _spread(wanted, gap=_LABEL_HEIGHT / height), strict=True):
+        color = looks[point.label][0]
+        axis.annotate(
+            point.label,
+            (point.across.mean, point.up.mean),
+            xytext=(1.03, place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=7.5,
+            color=color,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "relpos": (0, 0.5),
+                "color": color,
+                "linewidth": 0.5,
+                "alpha": 0.45,
+                "shrinkA": 1,
+                "shrinkB": 4,
+            },
+        )
+
+
+def _spread(places: Sequence[float], *, gap: float) -> list[float]:
+    """Moves ascending places in [0, 1] apart by `gap` or more, as little as a pass up and one down do."""
+    moved = np.array(places, float)
+    for i in range(1, len(moved)):
+        moved[i] = max(moved[i], moved[i - 1] + gap)
+    if len(moved):
+        moved[-1] = min(moved[-1], 1.0)
+    for i in range(len(moved) - 2, -1, -1):
+        moved[i] = min(moved[i], moved[i + 1] - gap)
+    return moved.tolist()

@@ -1,0 +1,79 @@
+"""Pictures of each setting: AutoAttack's accuracy against PGD-100's and the clean one, a point for each method."""
+
+import math
+import pathlib
+import statistics
+from collections.abc import Iterable, Sequence
+
+from scipy.special import stdtrit
+
+from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
+from jaxrw.figures import front, style
+from jaxrw.report.comparisons import LEVEL, MIN_SEEDS
+from jaxrw.report.groups import Setting
+
+# Horizontal axes.
+_ACROSS = ("pgd100", "clean")
+# Fewer points are no front.
+_MIN_POINTS = 2
+
+
+def draw_fronts(settings: Sequence[Setting], directory: pathlib.Path) -> list[dict[str, pathlib.Path]]:
+    """Writes front.png and front.svg of the first setting, front-2 of the second, with -best for best checkpoints.
+
+    Args:
+      settings: in the order of the report.
+      directory: is created if a picture is written to it.
+
+    Returns:
+      The PNG files of each setting by their captions; none without two methods under both attacks of a panel.
+    """
+    drawn = []
+    for number, setting in enumerate(settings, start=1):
+        pictures = {}
+        for checkpoint in setting.checkpoints:
+            panels = {ATTACKS[attack].title: find_points(setting, checkpoint, attack) for attack in _ACROSS}
+            panels = {title: points for title, points in panels.items() if len(points) >= _MIN_POINTS}
+            if not panels:
+                continue
+            parts = [
+                "front",
+                *([str(number)] if number > 1 else []),
+                *([checkpoint] * (checkpoint != "last")),
+            ]
+            path = directory / "-".join(parts)
+            directory.mkdir(parents=True, exist_ok=True)
+            with style.style():
+                style.save(front.draw_front(panels, diagonal=ATTACKS[_ACROSS[0]].title), path)
+            pictures[_caption(setting, checkpoint, panels)] = path.with_suffix(".png")
+        drawn.append(pictures)
+    return drawn
+
+
+def _caption(setting: Setting, checkpoint: str, panels: Iterable[str]) -> str:
+    return (
+        f"Accuracy under AutoAttack against {' and '.join(title for title in panels)}, {checkpoint} checkpoint, "
+        f"{setting.num_examples:,} test images: mean over the seeds, with its 95 % interval by Student's t from "
+        f"{MIN_SEEDS} seeds on. Grey joins the methods that no other one passes in both"
+    )
+
+
+def find_points(setting: Setting, checkpoint: str, attack: str) -> list[front.Point]:
+    """Returns a point for each group that was evaluated under an attack and under AutoAttack."""
+    points = []
+    for group in setting.groups:
+        across, up = (group.accuracies(checkpoint, name) for name in (attack, AUTOATTACK))
+        seeds = across.keys() & up.keys()
+        if seeds:
+            estimates = [_estimate([values[seed] for seed in sorted(seeds)]) for values in (across, up)]
+            points.append(front.Point(setting.label(group), *estimates))
+    return points
+
+
+def _estimate(values: Sequence[float]) -> front.Estimate:
+    """Returns the mean, and half of its interval over the seeds by Student's t if there are enough."""
+    number = len(values)
+    if number < MIN_SEEDS:
+        return front.Estimate(statistics.fmean(values))
+    half = float(stdtrit(number - 1, 1 - LEVEL / 2)) * statistics.stdev(values) / math.sqrt(number)
+    return front.Estimate(statistics.fmean(values), half)

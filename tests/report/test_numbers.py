@@ -1,0 +1,235 @@
+"""The numbers of RESULTS.md, computed once more from results/ with plain JSON, NumPy and SciPy: nothing of jaxrw."""
+
+import base64
+import functools
+import json
+import math
+import pathlib
+import re
+import statistics
+
+import numpy as np
+import pytest
+import scipy.stats
+
+ROOT = pathlib.Path(__file__).parents[2]
+ATTACKS = {
+    "Clean": "clean",
+    "FGSM": "fgsm",
+    "PGD-20": "pgd20",
+    "PGD-100": "pgd100",
+    "CW-PGD": "cw_pgd",
+    "PGD-100, 10 z": "scaled_pgd",
+    "APGD-CE": "apgd_ce",
+    "AA": "aa",
+}
+CELL = re.compile(
+    r"(?:\*\*)?([\d.]+)(?: ± ([\d.]+))?(?:\*\*)?(?: ↑)? n=(\d+)‡?(?:<br>paper ([\d.]+) ± [\d.]+ \((.*)\))?$"
+)
+
+
+def read_tables(text):
+    """Rows of every table by its heading; each row as a dict by the titles of columns, its label under ""."""
+    tables = {}
+    for part in text.split("\n### ")[1:]:
+        lines = part.splitlines()
+        rows = [
+            [cell.strip() for cell in line.strip()[1:-1].split("|")]
+            for line in lines
+            if line.startswith("|") and not line.startswith("|---")
+        ]
+        titles = [*rows[0][:-1], rows[0][-1] or "verdict"]
+        tables[lines[0]] = [dict(zip(titles, row, strict=True)) for row in rows[1:]]
+    return tables
+
+
+TABLES = read_tables((ROOT / "RESULTS.md").read_text().replace("\\_", "_"))
+
+
+def read_runs():
+    """Checkpoints by the name of a run without its seed, and by seed."""
+    runs = {}
+    for path in sorted((ROOT / "results" / "mini_c10").rglob("results.json")):
+        name, seed = path.parent.name.rsplit("-", 1)
+        runs.setdefault(name, {})[int(seed)] = json.loads(path.read_text())["checkpoints"]
+    return runs
+
+
+RUNS = read_runs()
+
+
+def accuracies(name, checkpoint, attack):
+    """Percent by seed."""
+    found = {
+        seed: (checkpoints[checkpoint] or {}).get("accuracy", {}).get(attack)
+        for seed, checkpoints in RUNS[name].items()
+    }
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def as_cell(values):
+    """Mean, deviation and number as a table writes them; None: not run."""
+    if not values:
+        return None
+    deviation = f"{statistics.stdev(values):.2f}" if len(values) > 1 else None
+    return f"{statistics.fmean(values):.2f}", deviation, str(len(values))
+
+
+def parsed(cell):
+    return None if "not run" in cell else CELL.match(cell).groups()[:3]
+
+
+@functools.cache
+def names_of_rows(checkpoint):
+    """Name of the run of each row of the table of all runs: the one whose numbers it has, column by column."""
+    found = {}
+    for row in TABLES[f"All runs, {checkpoint} checkpoint"]:
+        columns = {title: cell for title, cell in row.items() if title}
+        cells = {title: parsed(cell) for title, cell in columns.items()}
+        fitting = [
+            name
+            for name in RUNS
+            if all(
+                as_cell(list(accuracies(name, checkpoint, ATTACKS[title]).values())) == cell
+                for title, cell in cells.items()
+            )
+        ]
+        assert len(fitting) == 1, (row, fitting)
+        found[row[""]] = fitting[0]
+    return found
+
+
+def test_every_run_is_a_row_with_its_mean_deviation_and_number():
+    assert sorted(names_of_rows("last").values()) == sorted(RUNS)
+    assert len(RUNS) >= 14
+    if "All runs, best checkpoint" in TABLES:
+        assert names_of_rows("best") == names_of_rows("last")
+
+
+def test_the_papers_tables_have_the_same_numbers_and_their_difference():
+    rows = [(title, row) for title, rows in TABLES.items() if re.match(r"Table \d", title) for row in rows]
+    assert len(rows) >= 8
+    for title, row in rows:
+        label = {"tau = 2": "Ours+MAIL", "with similarity": "Ours+MAIL"}.get(row[""], row[""])
+        label = label.replace("tau = ", "Ours+MAIL, tau ").replace("without s", "Ours+MAIL, without s")
+        for column, cell in row.items():
+            if not column or "not run" in cell:
+                continue
+            values = list(
+                accuracies(names_of_rows("last")[label], title.split()[-2], ATTACKS[column]).values()
+            )
+            assert parsed(cell) == as_cell(values), (title, label, column)
+            papers, difference = CELL.match(cell).groups()[3:]
+            assert float(difference) == pytest.approx(statistics.fmean(values) - float(papers), abs=0.00501)
+
+
+def rows_of(words, table):
+    """The two rows that the words of a comparison name, with their checkpoints."""
+    last = re.search(", (last instead of best|paper: .*)$", words)
+    blocks = json.loads((ROOT / "jaxrw" / "report" / "published.json").read_text())["blocks"]
+    of_paper = [
+        b["checkpoint"] for b in blocks if b["model"] == "resnet18" and f"Table {b['table']}" == table
+    ]
+    checkpoint = "last" if last or "last" in of_paper or not table else "best"
+    words = words[: last.start()] if last else words
+    if match := re.match(r"larger tau \((\d) against 2\)", words):
+        return ("Ours+MAIL, tau " + match[1], checkpoint), ("Ours+MAIL", checkpoint)
+    if words == "with against without similarity":
+        return ("Ours+MAIL", checkpoint), ("Ours+MAIL, without similarity", checkpoint)
+    pairs = []
+    for label in words.split(" against "):
+        match = re.match(r"(.*?)(?: \((last|best)\))?$", label.rstrip(","))
+        pairs.append((match[1], match[2] or checkpoint))
+    return pairs
+
+
+def flags(name, checkpoint, attack, seed):
+    """Which images are correct; None if it is not kept."""
+    found = RUNS[name][seed][checkpoint]
+    text = found.get("correct", {}).get(attack)
+    if text is None:
+        return None
+    bits = "".join(f"{byte:08b}" for byte in base64.b64decode(text))
+    return np.array([float(bit) for bit in bits[: found["num_examples"]]])
+
+
+def recomputed(row):
+    """Mean, half interval, p-value and number of seeds of a comparison; None for what fewer than three seeds lack."""
+    (first, one), (second, other) = rows_of(row[""], row.get("table"))
+    attack, names = ATTACKS[row["attack"]], names_of_rows("last")
+    if first not in names or second not in names:
+        return None, None, None, 0
+    values = accuracies(names[first], one, attack), accuracies(names[second], other, attack)
+    seeds = sorted(values[0].keys() & values[1].keys())
+    differences = [values[0][seed] - values[1][seed] for seed in seeds]
+    mean, number = (statistics.fmean(differences) if seeds else None), len(seeds)
+    if number < 3:
+        return mean, None, None, number
+    size = RUNS[names[first]][seeds[0]][one]["num_examples"]
+    least = 100 / size / scipy.stats.t.ppf(0.975, number - 1)
+    errors = [(max(statistics.stdev(differences) / math.sqrt(number), least), number - 1)]
+    images = [(flags(names[first], one, attack, s), flags(names[second], other, attack, s)) for s in seeds]
+    assert (row["interval over"] == "seeds and images") == all(f is not None for pair in images for f in pair)
+    if row["interval over"] == "seeds and images":
+        table = 100 * np.array([a - b for a, b in images])
+        # Sums of squares of a two-way layout: total = seeds + images + rest.
+        correction = table.sum() ** 2 / table.size
+        of_seeds = (table.sum(1) ** 2).sum() / size - correction
+        of_images = (table.sum(0) ** 2).sum() / number - correction
+        rest = (table**2).sum() - correction - of_seeds - of_images
+        sizes = np.array([number - 1, size - 1, (number - 1) * (size - 1)])
+        squares = np.array([of_seeds, of_images, rest]) / sizes
+        total = squares[0] + max(squares[1] - squares[2], 0)
+        degrees = max(total**2 / (squares**2 / sizes).sum(), number - 1)
+        errors.append((max(math.sqrt(total / table.size), least), degrees))
+    half = max(scipy.stats.t.ppf(0.975, degrees) * error for error, degrees in errors)
+    p = max(2 * scipy.stats.t.sf(abs(mean) / error, degrees) for error, degrees in errors)
+    return mean, half, p, number
+
+
+COMPARED = [title for title in ("What was asked", "The paper's claims") if title in TABLES]
+
+
+@pytest.mark.parametrize("title", COMPARED)
+def test_differences_intervals_and_holms_correction(title):
+    rows = TABLES[title]
+    found = [recomputed(row) for row in rows]
+    p_values = sorted((p, i) for i, (_, _, p, _) in enumerate(found) if p is not None)
+    family = len(rows) if title == "What was asked" else len(p_values)
+    corrected, so_far = {}, 0.0
+    for rank, (p, place) in enumerate(p_values):
+        so_far = max(so_far, min((family - rank) * p, 1.0))
+        corrected[place] = so_far
+    text = (ROOT / "RESULTS.md").read_text()
+    assert f"Holm's method for the {family} comparisons of this table" in text
+    for place, (row, (mean, half, _, number)) in enumerate(zip(rows, found, strict=True)):
+        assert row["seeds"] == str(number), row
+        expected = "-" if mean is None else f"{mean:+.2f}" + ("" if half is None else f" ± {half:.2f}")
+        assert row["measured"] == expected, row
+        p = corrected.get(place)
+        if p is None:
+            assert row["p"] == "-"
+            assert row["verdict"].startswith(("not decided, ", "not run", "no seed in common"))
+            continue
+        if row["p"] == "&lt; 0.0001":
+            assert p < 0.0001
+        else:
+            assert float(row["p"]) == pytest.approx(p, rel=0.05, abs=0)  # two digits
+        if p >= 0.05 - 1e-9:
+            verdict = "not decided"
+        elif "paper" in row:
+            verdict = "seen" if mean * float(row["paper"]) > 0 else "refuted at this scale"
+        else:
+            verdict = "higher" if mean > 0 else "lower"
+        assert row["verdict"] == verdict, row
+
+
+def test_best_beside_last():
+    for row in TABLES.get("Best beside last", ()):
+        name = names_of_rows("last")[row[""]]
+        epochs = sorted(run["best"]["epoch"] + 1 for run in RUNS[name].values() if run["best"])
+        assert row["best epoch"] in (f"{epochs[0]}-{epochs[-1]}", str(epochs[0]))
+        for column, cell in list(row.items())[2:]:
+            title, checkpoint = column.rsplit(", ", 1)
+            values = list(accuracies(name, checkpoint, ATTACKS[title]).values())
+            assert parsed(cell) == as_cell(values), (row[""], column)
