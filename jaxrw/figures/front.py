@@ -1,6 +1,7 @@
 """AutoAttack's accuracy against that of other attacks: the front that a new method has to pass."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,9 +10,12 @@ from matplotlib.figure import Figure
 
 from jaxrw.figures import style
 
-# Height of a label in inches, and of a panel with few of them.
-_LABEL_HEIGHT = 0.165
+# Height in inches of a line of a label, and of a panel with few of them; the latter's part above and below the axis.
+_LINE_HEIGHT = 0.15
 _PANEL_HEIGHT = 3.2
+_EDGES = 0.7
+# Characters in a line of a label.
+_LINE_LENGTH = 34
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +56,11 @@ def draw_front(panels: Mapping[str, Sequence[Point]], *, diagonal: str) -> Figur
         )
         for i, label in enumerate(labels)
     }
-    height = max(_PANEL_HEIGHT, _LABEL_HEIGHT * max(map(len, panels.values())) + 0.9)
+    height = max(_PANEL_HEIGHT, *(sum(map(_label_height, points)) + _EDGES for points in panels.values()))
     figure, axes = style.create_figure(height * len(panels), rows=len(panels), squeeze=False)
     for axis, (title, points) in zip(axes[:, 0], panels.items(), strict=True):
         _draw_panel(axis, title, points, looks)
+        _write_labels(axis, points, looks, height=height - _EDGES)
         if title == diagonal:
             _draw_diagonal(axis, title)
     words = "Grey: the front, which no method passes in both. Hollow: too few seeds for an interval"
@@ -113,7 +118,6 @@ def _draw_panel(
         high = max(e.mean + (e.half_interval or 0) for e in estimates)
         margin = 0.05 * (high - low) or 1.0
         reach(low - margin, high + margin)
-    _write_labels(axis, points, looks)
     axis.set(xlabel=f"{title} accuracy (%)", ylabel="AutoAttack accuracy (%)")
 
 
@@ -135,16 +139,34 @@ def _draw_diagonal(axis: Axes, title: str) -> None:
         )
 
 
-def _write_labels(axis: Axes, points: Sequence[Point], looks: Mapping[str, tuple[str, str]]) -> None:
-    """Writes the labels in a column beside the axis in the order of the points' heights, with a line to each."""
+def _wrap(point: Point) -> str:
+    return textwrap.fill(point.label, _LINE_LENGTH)
+
+
+def _label_height(point: Point) -> float:
+    """Returns the height of a label in inches, with a little room."""
+    return _LINE_HEIGHT * (_wrap(point).count("\n") + 1) + 0.015
+
+
+def _write_labels(
+    axis: Axes, points: Sequence[Point], looks: Mapping[str, tuple[str, str]], *, height: float
+) -> None:
+    """Writes the labels in a column beside the axis in the order of the points' heights, with a line to each.
+
+    Args:
+      axis: with its limits.
+      points: at least one.
+      looks: color and marker of each label.
+      height: of the axis in inches.
+    """
     ordered = sorted(points, key=lambda point: (point.up.mean, point.across.mean))
     low, high = axis.get_ylim()
     wanted = [(point.up.mean - low) / (high - low) for point in ordered]
-    height = max(_PANEL_HEIGHT, _LABEL_HEIGHT * len(points) + 0.9) - 0.7  # without ticks and title
-    for point, place in zip(ordered, _spread(wanted, gap=_LABEL_HEIGHT / height), strict=True):
+    heights = [_label_height(point) / height for point in ordered]
+    for point, place in zip(ordered, _spread(wanted, heights), strict=True):
         color = looks[point.label][0]
         axis.annotate(
-            point.label,
+            _wrap(point),
             (point.across.mean, point.up.mean),
             xytext=(1.03, place),
             textcoords="axes fraction",
@@ -164,13 +186,13 @@ def _write_labels(axis: Axes, points: Sequence[Point], looks: Mapping[str, tuple
         )
 
 
-def _spread(places: Sequence[float], *, gap: float) -> list[float]:
-    """Moves ascending places in [0, 1] apart by `gap` or more, as little as a pass up and one down do."""
+def _spread(places: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Moves the middles of labels, ascending in [0, 1], apart until none overlaps, first upwards, then down again."""
     moved = np.array(places, float)
-    for i in range(1, len(moved)):
-        moved[i] = max(moved[i], moved[i - 1] + gap)
-    if len(moved):
-        moved[-1] = min(moved[-1], 1.0)
-    for i in range(len(moved) - 2, -1, -1):
+    gaps = (np.array(heights)[1:] + np.array(heights)[:-1]) / 2
+    for i, gap in enumerate(gaps):
+        moved[i + 1] = max(moved[i + 1], moved[i] + gap)
+    moved[-1] = min(moved[-1], 1 - heights[-1] / 2)
+    for i, gap in reversed(list(enumerate(gaps))):
         moved[i] = min(moved[i], moved[i + 1] - gap)
     return moved.tolist()
