@@ -130,6 +130,7 @@ def _join_processes(values: flags.FlagValues) -> None:
 def _train_and_evaluate(values: flags.FlagValues, workdir: str) -> None:
     """Trains in mode "train", evaluates in either mode, and prints the table of the run."""
     from jaxrw import evaluate, report, train
+    from jaxrw.runs.results import doubts
     from jaxrw.system import hosts
 
     experiment = None
@@ -138,5 +139,5 @@ def _train_and_evaluate(values: flags.FlagValues, workdir: str) -> None:
             experiment = train.run(values.config, workdir, warmup_from=values.warmup_from)
         results = evaluate.run(values.config, workdir, checkpoint=values.checkpoint, experiment=experiment)
     table = report.table({pathlib.Path(workdir).name: results})
-    doubts = "".join(f"{line}\n" for line in report.doubts(results["checkpoints"]))
-    print(f"\n{table}\n\n{doubts}accuracies in percent; all of it is in {workdir}")
+    warnings = "".join(f"{line}\n" for line in doubts(results["checkpoints"]))
+    print(f"\n{table}\n\n{warnings}accuracies in percent; all of it is in {workdir}")

@@ -19,6 +19,7 @@ from jaxrw import evaluate, export, networks, report, runs, train
 from jaxrw.attacks import autoattack
 from jaxrw.networks import torch_weights
 from jaxrw.runs.packed import unpack
+from jaxrw.runs.results import doubts
 from jaxrw.system.errors import Stopped, UserError
 from jaxrw.training import step
 from jaxrw.training.accuracy import Evaluator
@@ -311,12 +312,12 @@ def test_a_constant_classifier_is_said_in_the_evaluation_and_in_every_table(run,
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "warning: file: a clean accuracy of" in err
-    (words,) = report.doubts(results["checkpoints"])
+    (words,) = doubts(results["checkpoints"])
     assert words in err
     # In a run's directory the report has it too.
     copy = shutil.copytree(workdir, tmp_path / "runs" / "run")
     results = evaluate.run(with_attacks("clean"), copy)
-    assert report.doubts(results["checkpoints"]) == []
+    assert doubts(results["checkpoints"]) == []
     best = results["checkpoints"]["best"]
     best["accuracy"]["clean"] = best["chance"]
     del best["correct"]

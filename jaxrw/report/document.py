@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from jaxrw.report.collect import Problem
+from jaxrw.report.evidence.collect import Problem
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from scipy.special import stdtrit
 
 from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.figures import front, style
-from jaxrw.report.comparisons import LEVEL, MIN_SEEDS
-from jaxrw.report.groups import Setting
+from jaxrw.report.evidence.comparisons import LEVEL, MIN_SEEDS
+from jaxrw.report.evidence.groups import Setting
 
 # Horizontal axes.
 _ACROSS = ("pgd100", "clean")

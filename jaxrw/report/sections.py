@@ -11,16 +11,16 @@ from jaxrw.attacks import norms
 from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.methods import METHODS
 from jaxrw.networks import ARCHITECTURES
-from jaxrw.report import published, tables
-from jaxrw.report.beside import ATTACKS as BESIDE
-from jaxrw.report.beside import best_beside_last
-from jaxrw.report.claims import create_claims
-from jaxrw.report.comparisons import LEVEL, MIN_SEEDS, Comparison
 from jaxrw.report.document import Album, Cell, Column, Section, Table
-from jaxrw.report.groups import DATASETS, Setting, describe_seeds
-from jaxrw.report.questions import Question, answer
-from jaxrw.report.tables import Accuracy, AccuracyTable
-from jaxrw.report.training_summary import count_machines, count_shared_warmups, summarize_training
+from jaxrw.report.evidence import published, tables
+from jaxrw.report.evidence.beside import ATTACKS as BESIDE
+from jaxrw.report.evidence.beside import best_beside_last
+from jaxrw.report.evidence.claims import create_claims
+from jaxrw.report.evidence.comparisons import LEVEL, MIN_SEEDS, Comparison
+from jaxrw.report.evidence.groups import DATASETS, Setting, describe_seeds
+from jaxrw.report.evidence.questions import Question, answer
+from jaxrw.report.evidence.tables import Accuracy, AccuracyTable
+from jaxrw.report.evidence.training_summary import count_machines, count_shared_warmups, summarize_training
 from jaxrw.runs.checks import is_number
 from jaxrw.runs.results import CHECKPOINTS
 

@@ -5,10 +5,10 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from jaxrw.report.comparisons import Comparison
-from jaxrw.report.groups import Setting
+from jaxrw.report.evidence.comparisons import Comparison
+from jaxrw.report.evidence.groups import Setting
+from jaxrw.report.evidence.tables import Accuracy, AccuracyTable, Row
 from jaxrw.report.sections import describe_differences
-from jaxrw.report.tables import Accuracy, AccuracyTable, Row
 
 
 class _Entry(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxrw import settings
 from jaxrw.attacks.suite import ATTACKS
-from jaxrw.runs.results import Checkpoint, Results, doubt
+from jaxrw.runs.results import Results
 
 # Number of columns on the left that hold names; the others hold numbers.
 _NUM_NAMES = 3
@@ -51,12 +51,6 @@ def _describe_method(config: Mapping[str, Any]) -> str:
     names += [config["objective.name"]] if config["objective.name"] != "standard" else []
     names += ["awp"] if config["awp.gamma"] is not None else []
     return "-".join([*names, config["average.name"]] if config["average.name"] != "none" else names)
-
-
-def doubts(checkpoints: Mapping[str, Checkpoint | None]) -> list[str]:
-    """Returns a line for each checkpoint, by name, whose robust accuracies say nothing."""
-    found = {name: doubt(checkpoint) for name, checkpoint in checkpoints.items() if checkpoint}
-    return [f"{name}: {words}" for name, words in found.items() if words]
 
 
 def _line(row: Iterable[str], widths: Iterable[int]) -> str:

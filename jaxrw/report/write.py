@@ -7,15 +7,15 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from jaxrw.report.collect import collect
 from jaxrw.report.document import Document
+from jaxrw.report.evidence.collect import collect
+from jaxrw.report.evidence.groups import group_runs
+from jaxrw.report.evidence.questions import read_questions
+from jaxrw.report.evidence.tables import create_tables
 from jaxrw.report.fronts import draw_fronts
-from jaxrw.report.groups import group_runs
-from jaxrw.report.questions import read_questions
 from jaxrw.report.render import render_latex, render_markdown, render_page
 from jaxrw.report.sections import compare_all, count_runs, create_section
 from jaxrw.report.spreadsheet import render_comparisons, render_csv
-from jaxrw.report.tables import create_tables
 from jaxrw.report.terminal import table
 from jaxrw.system import files
 from jaxrw.system.errors import RunError, UserError

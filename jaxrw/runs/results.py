@@ -294,6 +294,12 @@ def doubt(checkpoint: Checkpoint) -> str | None:
     )
 
 
+def doubts(checkpoints: Mapping[str, Checkpoint | None]) -> list[str]:
+    """Returns a line for each checkpoint, by name, whose robust accuracies say nothing."""
+    found = {name: doubt(checkpoint) for name, checkpoint in checkpoints.items() if checkpoint}
+    return [f"{name}: {words}" for name, words in found.items() if words]
+
+
 def write_results(workdir: pathlib.Path, results: Results) -> None:
     """Writes results.json.
 

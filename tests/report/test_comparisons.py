@@ -12,8 +12,8 @@ import scipy.stats
 from helpers.made_up_runs import put
 
 from jaxrw import report, runs
-from jaxrw.report import comparisons
-from jaxrw.report.tables import Accuracy
+from jaxrw.report.evidence import comparisons
+from jaxrw.report.evidence.tables import Accuracy
 from jaxrw.runs.packed import pack
 from jaxrw.system.errors import UserError
 

@@ -126,7 +126,7 @@ def test_the_papers_tables_have_the_same_numbers_and_their_difference():
 def rows_of(words, table):
     """The two rows that the words of a comparison name, with their checkpoints."""
     last = re.search(", (last instead of best|paper: .*)$", words)
-    blocks = json.loads((ROOT / "jaxrw" / "report" / "published.json").read_text())["blocks"]
+    blocks = json.loads((ROOT / "jaxrw" / "report" / "evidence" / "published.json").read_text())["blocks"]
     of_paper = [
         b["checkpoint"] for b in blocks if b["model"] == "resnet18" and f"Table {b['table']}" == table
     ]

@@ -13,7 +13,8 @@ from PIL import Image
 import launch
 from configs import digits
 from jaxrw import methods, report, runs
-from jaxrw.report import collect, published, render
+from jaxrw.report import render
+from jaxrw.report.evidence import collect, published
 from jaxrw.system.errors import UserError
 
 
@@ -541,7 +542,7 @@ def test_tex_has_no_character_that_tex_takes_for_more():
 
 def test_the_page_is_in_the_package():
     folder = pathlib.Path(report.__file__).parent
-    for name in ("page.html", "report.md.jinja", "report.tex.jinja", "published.json"):
+    for name in ("page.html", "report.md.jinja", "report.tex.jinja", "evidence/published.json"):
         assert (folder / name).is_file()
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from jaxrw.methods import METHODS
 from jaxrw.networks import ARCHITECTURES
-from jaxrw.report import published
-from jaxrw.report.comparisons import Comparison, compare, correct_for_number
-from jaxrw.report.groups import Group, Setting
-from jaxrw.report.tables import Accuracy, AccuracyTable, fill_blocks
+from jaxrw.report.evidence import published
+from jaxrw.report.evidence.comparisons import Comparison, compare, correct_for_number
+from jaxrw.report.evidence.groups import Group, Setting
+from jaxrw.report.evidence.tables import Accuracy, AccuracyTable, fill_blocks
 
 _BOTH = ("pgd100", "aa")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from jaxrw.methods import METHODS, Method
 from jaxrw.networks import ARCHITECTURES
-from jaxrw.report import published
-from jaxrw.report.collect import Problem, Run
+from jaxrw.report.evidence import published
+from jaxrw.report.evidence.collect import Problem, Run
 from jaxrw.runs.results import CHECKPOINTS
 
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}

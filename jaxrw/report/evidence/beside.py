@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from jaxrw.report.groups import Setting
-from jaxrw.report.tables import Accuracy, was_attacked
+from jaxrw.report.evidence.groups import Setting
+from jaxrw.report.evidence.tables import Accuracy, was_attacked
 from jaxrw.runs.results import CHECKPOINTS
 
 # Columns.

@@ -14,7 +14,6 @@ from jaxrw import methods, settings
 from jaxrw.attacks.suite import ATTACKS
 from jaxrw.data import describe_fingerprint
 from jaxrw.methods import METHODS
-from jaxrw.report.terminal import doubts
 from jaxrw.runs import results
 from jaxrw.runs.json_files import UnusableFileError, read_object
 from jaxrw.runs.results import CHECKPOINTS, FILE, Checkpoint, Results
@@ -107,7 +106,9 @@ def collect(workdir: str | os.PathLike[str]) -> tuple[list[Run], list[Problem]]:
         try:
             if "results.json" in files:
                 runs.append(_read(pathlib.Path(directory), path, "config.json" in files))
-                problems += [Problem(path, words) for words in doubts(runs[-1].content["checkpoints"])]
+                problems += [
+                    Problem(path, words) for words in results.doubts(runs[-1].content["checkpoints"])
+                ]
             elif "config.json" in files:
                 problems.append(Problem(path, "has no results.json: not finished, or not evaluated yet"))
         except UnusableFileError as error:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's t; importing scipy.stats takes a second
 
-from jaxrw.report.tables import Accuracy
+from jaxrw.report.evidence.tables import Accuracy
 from jaxrw.runs.packed import unpack
 
 # Fewer seeds give no useful interval: two agree to a tenth of a point by chance.

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxrw.attacks.suite import ATTACKS
-from jaxrw.report.comparisons import Comparison, compare, correct_for_number
-from jaxrw.report.groups import Setting
-from jaxrw.report.tables import Accuracy
+from jaxrw.report.evidence.comparisons import Comparison, compare, correct_for_number
+from jaxrw.report.evidence.groups import Setting
+from jaxrw.report.evidence.tables import Accuracy
 from jaxrw.runs.results import CHECKPOINTS
 from jaxrw.system.errors import UserError
 

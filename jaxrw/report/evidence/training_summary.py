@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Iterable
 
 from jaxrw import runs
-from jaxrw.report.collect import Run
-from jaxrw.report.groups import Setting
+from jaxrw.report.evidence.collect import Run
+from jaxrw.report.evidence.groups import Setting
 from jaxrw.runs.checks import is_number
 from jaxrw.runs.results import Results
 

@@ -57,7 +57,9 @@ CONSTANTS: dict[str, Any] = {
 @functools.cache
 def load() -> dict[str, Any]:
     """Returns published.json: blocks of Tables 1-8, accuracies as [mean, standard deviation] in percent."""
-    return json.loads(importlib.resources.files("jaxrw.report").joinpath("published.json").read_text())
+    return json.loads(
+        importlib.resources.files("jaxrw.report.evidence").joinpath("published.json").read_text()
+    )
 
 
 def blocks(dataset: str, model: str) -> list[Block]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.methods import METHODS
-from jaxrw.report.groups import Group, Setting, describe_seeds
-from jaxrw.report.published import CONSTANTS, Block
+from jaxrw.report.evidence.groups import Group, Setting, describe_seeds
+from jaxrw.report.evidence.published import CONSTANTS, Block
 
 
 @dataclasses.dataclass
