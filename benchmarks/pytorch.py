@@ -56,7 +56,10 @@ def create_peers(problem: Problem) -> dict[str, Peer]:
 
 def create_network(model: networks.Network, weights: Mapping[str, Tensor]) -> nn.Module:
     """Returns the network in PyTorch that a Flax module describes, in evaluation mode."""
-    network = torch_networks.like(model)
+    channels = min(
+        weight.shape[1] for weight in weights.values() if weight.ndim == 4
+    )  # those of the first layer
+    network = torch_networks.like(model, channels=channels)
     network.load_state_dict(weights)
     return network.eval()
 

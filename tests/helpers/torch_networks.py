@@ -270,12 +270,13 @@ class DeepMindPreActResNet(nn.Module):
         return self.logits(self.activation(self.batchnorm(x)).mean((2, 3)))
 
 
-def like(module):
-    """Returns the network of the same family and size as one of jaxrw's."""
+def like(module, *, channels=3):
+    """Returns the network of the same family and size as one of jaxrw's, for images of so many channels."""
     names = ("num_classes", "width", "blocks", "activation", "shortcut", "last_norm")
     fields = {name: getattr(module, name) for name in names if hasattr(module, name)}
     if hasattr(module, "stage_sizes"):
         fields["stages"] = module.stage_sizes
+    fields |= {"channels": channels} if channels != 3 else {}
     return globals()[type(module).__name__](**fields)
 
 
