@@ -1,0 +1,27 @@
+"""Is it which examples count, or how much? The paper's margins against controls, on ten seeds at a laptop's scale.
+
+    python launch.py --config configs/sweeps/mini_controls.py --workdir results/controls --config.evaluation.attacks="('clean',)"
+    python launch.py --config configs/sweeps/mini_controls.py --workdir results/controls --mode evaluate
+
+What is compared was written down before: results/controls/protocol.md. After the warm-up the mean weight is 0.04 for
+MAIL and 0.05 for Ours+MAIL at this scale, so each has a constant of its own.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.sweeps import base
+
+
+def get_config() -> ConfigDict:
+    """Returns eight runs for each of ten seeds that no earlier sweep has used."""
+    config = base.get_config()
+    config.sweep.configs = ("../mini_c10.py",)
+    config.sweep.variants = (
+        *base.methods("standard", "mail", "ours_mail", "wmmr", "ours_wmmr"),
+        {"method": {"name": "constant", "constant": 0.04}},
+        {"method": {"name": "constant", "constant": 0.05}},
+        {"method": {"name": "mail", "normalize": True}},
+    )
+    config.sweep.seeds = tuple(range(10, 20))
+    config.sweep.share_warmup = True
+    return config
