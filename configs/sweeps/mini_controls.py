@@ -1,7 +1,9 @@
-"""Is it which examples count, or how much? The paper's margins against controls, on ten seeds at a laptop's scale.
+r"""Is it which examples count, or how much? The paper's margins against controls, on ten seeds at a laptop's scale.
 
-    python launch.py --config configs/sweeps/mini_controls.py --workdir results/controls --config.evaluation.attacks="('clean',)"
-    python launch.py --config configs/sweeps/mini_controls.py --workdir results/controls --mode evaluate
+    python launch.py --config configs/sweeps/mini_controls.py --workdir results/controls \
+        --config.evaluation.attacks="('clean',)"
+    python launch.py --config configs/sweeps/mini_controls.py --workdir results/controls --mode evaluate \
+        --config.evaluation.attacks="('clean','pgd100','cw_pgd','scaled_pgd','aa')"
 
 What is compared was written down before: results/controls/protocol.md. After the warm-up the mean weight is 0.04 for
 MAIL and 0.05 for Ours+MAIL at this scale, so each has a constant of its own.
