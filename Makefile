@@ -5,6 +5,7 @@
 # make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 24 programs
 # make bench-scaling  the same on 1 to 256 chips
 # make results    RESULTS.md anew, from what results/ keeps
+# make notebook   docs/tutorial.ipynb anew, with its outputs
 # make docs    all pages and the reference as a site, in site/index.html
 # make wheel   build the package and install it in an environment of its own
 
@@ -16,13 +17,16 @@ TESTS ?=
 PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 BIN := $(VENV)/bin
 
-.PHONY: train results test check format bench docs wheel clean bench-tpu bench-scaling
+.PHONY: train results notebook test check format bench docs wheel clean bench-tpu bench-scaling
 
 train: $(VENV)/installed
 	$(BIN)/python launch.py --config configs/digits.py --workdir runs/digits
 
 results: $(VENV)/installed
 	$(BIN)/python launch.py --mode report --workdir results/mini_c10 --markdown RESULTS.md
+
+notebook: $(VENV)/installed-test
+	$(BIN)/python tests/helpers/notebook.py
 
 test: $(VENV)/installed-test
 	$(PYTEST) $(TESTS)
@@ -56,8 +60,9 @@ $(TPU_VENV)/installed: pyproject.toml
 	touch $@
 
 docs: $(VENV)/installed-docs
-	rm -rf docs/reference site
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs/site --doctree-dir build/doctrees . site
+	rm -rf docs/reference build/site site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs/site --doctree-dir build/doctrees . build/site
+	mv build/site site
 	cp site/README.html site/index.html
 
 # From a directory with nothing else in it: attacks with the core alone; with the extra a run, its weights and a report.

@@ -178,10 +178,4 @@ def test_links_lead_somewhere():
             if "://" not in link:
                 target = path.parent / link if link else path
                 assert target.exists(), (path.name, link)
-                assert not anchor or anchor in anchors(target), (path.name, link, anchor)
-
-
-def anchors(page):
-    """Names that GitHub gives to the headings of a page."""
-    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert not anchor or anchor in commands.anchors(target), (path.name, link, anchor)

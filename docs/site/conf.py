@@ -21,7 +21,7 @@ MODULES = re.findall(r"^    jaxrw\.(\w+) ", jaxrw.__doc__ or "", re.MULTILINE)
 
 # Pages by group, each with its title in the navigation.
 NAVIGATION = {
-    "Start": {"README": "Overview"},
+    "Start": {"README": "Overview", "docs/tutorial": "Tutorial"},
     "Train": {
         "docs/method": "Methods",
         "docs/configs": "Configs and sweeps",

@@ -69,6 +69,12 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
+def anchors(page):
+    """Names that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def check_table_of_methods(text):
     """Check that a page's table of methods has the facts of every record, and of no other method."""
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (yes|no) \|$", text, re.MULTILINE)
