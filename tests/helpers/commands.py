@@ -57,7 +57,7 @@ _WARMUP = ["--config.method.warmup_epochs=1", "--config.optim.num_epochs=2"]
 def of(page):
     """Commands of a page in its order; other tests run its blocks of Python and of bash."""
     text = re.sub(
-        r"^```(python|bash|text|bibtex)\n.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE
+        r"^```(python|bash|text|json|bibtex)\n.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE
     )
     assert "```" not in text, f"{page.name} has a block of another language"
     found = [line or inline for line, inline in _CODE.findall(text) if line or _INLINE_COMMAND.match(inline)]
