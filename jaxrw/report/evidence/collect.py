@@ -77,11 +77,14 @@ class Run:
         if config["objective.smoothing"]:
             recipe["smoothing"] = config["objective.smoothing"]
         if config["awp.gamma"] is not None:
-            recipe |= {"AWP gamma": config["awp.gamma"], "AWP start_epoch": config["awp.start_epoch"]}
+            recipe["AWP gamma"] = config["awp.gamma"]
+            if config["awp.start_epoch"]:
+                recipe["AWP start_epoch"] = config["awp.start_epoch"]
         if config["average.name"] != "none":
             decay = {"decay": config["average.decay"]} if config["average.name"] == "ema" else {}
             recipe |= {"average": config["average.name"], **decay}
-            recipe["average start_epoch"] = config["average.start_epoch"]
+            if config["average.start_epoch"]:
+                recipe["average start_epoch"] = config["average.start_epoch"]
         return recipe
 
     @property
