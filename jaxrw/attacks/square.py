@@ -7,8 +7,8 @@ Two deviations from AutoAttack's public code. Squares reach the last row and col
 do not, which weakens the attack on small images: of a network on 8x8 digits, Square alone leaves 80.7 % robust here,
 84.4 % here with the public code's positions, and 83.9 to 84.6 % in the public code. In L2, with 1,000 queries, of a
 network trained in L2: 84.7 to 85.0 %, 88.1 to 88.3 % and 88.3 %. And each example draws its own squares; the public
-code draws one square for the whole batch. Both hold in every norm. The attack in L1 is that of the public code; no paper
-describes it.
+code draws one square for the whole batch. Both hold in every norm. The attack in L1 is that of the public code; no
+paper describes it.
 """
 
 import dataclasses
