@@ -116,7 +116,7 @@ def _parse(text: str) -> Line | None:
 
 
 # Fields of `config.evaluation` that accuracies depend on.
-_SETTINGS = ("norm", "eps", "step_size", "version", "corruptions_dir")
+_SETTINGS = tuple(dict.fromkeys(field for attack in suite.ATTACKS.values() for field in attack.settings))
 
 
 def log_evaluation(
