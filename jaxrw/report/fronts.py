@@ -5,11 +5,9 @@ import pathlib
 import statistics
 from collections.abc import Iterable, Sequence
 
-from scipy.special import stdtrit
-
 from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.figures import front, style
-from jaxrw.report.evidence.comparisons import LEVEL, MIN_SEEDS
+from jaxrw.report.evidence.comparisons import MIN_SEEDS, student_quantile
 from jaxrw.report.evidence.groups import Setting
 
 # Horizontal axes.
@@ -75,5 +73,5 @@ def _estimate(values: Sequence[float]) -> front.Estimate:
     number = len(values)
     if number < MIN_SEEDS:
         return front.Estimate(statistics.fmean(values))
-    half = float(stdtrit(number - 1, 1 - LEVEL / 2)) * statistics.stdev(values) / math.sqrt(number)
+    half = student_quantile(number - 1) * statistics.stdev(values) / math.sqrt(number)
     return front.Estimate(statistics.fmean(values), half)

@@ -99,7 +99,7 @@ def compare(first: Accuracy, second: Accuracy, *, num_examples: int) -> Differen
     values = list(by_seed.values())
     mean, degrees = statistics.fmean(values), float(len(seeds) - 1)
     # Seeds that agree by chance are not certain of a single image.
-    smallest = 100 / num_examples / float(stdtrit(degrees, 1 - LEVEL / 2))
+    smallest = 100 / num_examples / student_quantile(degrees)
     estimates = [(max(statistics.stdev(values) / math.sqrt(len(seeds)), smallest), degrees)]
     if all(seed in cell.correct for seed in seeds for cell in (first, second)):
         flags = [
@@ -110,10 +110,15 @@ def compare(first: Accuracy, second: Accuracy, *, num_examples: int) -> Differen
         estimates.append((max(error, smallest), degrees))
     return Difference(
         by_seed,
-        half_interval=max(float(stdtrit(df, 1 - LEVEL / 2)) * error for error, df in estimates),
+        half_interval=max(student_quantile(df) * error for error, df in estimates),
         p_value=max(2 * float(stdtr(df, -abs(mean) / error)) for error, df in estimates),
         over_images=len(estimates) > 1,
     )
+
+
+def student_quantile(degrees: float) -> float:
+    """Returns how many standard errors half of a 95 % interval has by Student's t, at so many degrees of freedom."""
+    return float(stdtrit(degrees, 1 - LEVEL / 2))
 
 
 def over_seeds_and_images(differences: np.ndarray) -> tuple[float, float]:
