@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxrw.data import images, splits
-from jaxrw.data.dataset import Split, describe, one_line, sides
+from jaxrw.data.dataset import Split, check_labels, describe, one_line, sides
 from jaxrw.system.errors import UserError
 
 _FIELD = "evaluation.corruptions_dir"
@@ -43,11 +43,7 @@ def load(
         raise UserError(
             f"{_FIELD}: {directory / _LABELS} has {describe(labels)}; must be one integer for each image"
         )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(
-            f"{_FIELD}: labels in {directory / _LABELS} are {labels.min()}..{labels.max()}; "
-            f"must be in 0..{num_classes - 1}"
-        )
+    check_labels(labels, num_classes=num_classes, where=f"{_FIELD}: labels in {directory / _LABELS}")
     files = sorted(file for file in directory.glob("*.npy") if file.name != _LABELS)
     if not files:
         raise UserError(f"{_FIELD} is {str(path)!r}; there is no .npy file of images in it")

@@ -143,6 +143,12 @@ def sides(shape: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in shape)
 
 
+def check_labels(labels: np.ndarray, *, num_classes: int, where: str) -> None:
+    """Raises UserError, whose message begins with `where`, unless labels [N], at least one, are in 0..num_classes-1."""
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise UserError(f"{where} are {labels.min()}..{labels.max()}; must be in 0..{num_classes - 1}")
+
+
 def describe(array: np.ndarray) -> str:
     """Returns the type and shape of an array, as uint8 [10, 32, 32, 3]."""
     return f"{array.dtype} {list(array.shape)}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrw.data import images
-from jaxrw.data.dataset import Split, describe, one_line, sides
+from jaxrw.data.dataset import Split, check_labels, describe, one_line, sides
 from jaxrw.system.errors import UserError
 
 _FIELD = "extra.path"
@@ -90,10 +90,7 @@ def _read(file: pathlib.Path, *, shape: tuple[int, ...], num_classes: int) -> tu
         raise UserError(
             f"{_FIELD}: label in {file} is {describe(labels)}; must be one integer for each of {len(pixels)} images"
         )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(
-            f"{_FIELD}: labels in {file} are {labels.min()}..{labels.max()}; must be in 0..{num_classes - 1}"
-        )
+    check_labels(labels, num_classes=num_classes, where=f"{_FIELD}: labels in {file}")
     return pixels, labels
 
 
