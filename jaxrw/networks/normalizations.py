@@ -26,7 +26,9 @@ def usual(channels: int) -> list[Statistics | None]:
 def best(
     model: Network, variables: chex.ArrayTree, images: jax.Array, labels: jax.Array
 ) -> tuple[Statistics | None, float, float]:
-    """Returns the usual statistics with the highest accuracy, and the accuracy in percent with them and with its own.
+    """Returns the statistics of highest accuracy, its own or usual ones, and the accuracies with them and its own.
+
+    Accuracies are in percent.
 
     Args:
       model: a network without the collection "normalization" in its variables.
@@ -34,13 +36,14 @@ def best(
       images: [N, H, W, C] in [0, 1].
       labels: [N] integer.
     """
-    choices = usual(images.shape[-1])
+    own = None if model.mean is None or model.std is None else (tuple(model.mean), tuple(model.std))
+    choices = [own, *(values for values in usual(images.shape[-1]) if values != own)]
     accuracies = []
     for values in choices:
         mean, std = values or (None, None)
         accuracies.append(_accuracy(model.clone(mean=mean, std=std), variables, images, labels))
     highest = max(accuracies)
-    return choices[accuracies.index(highest)], highest, _accuracy(model, variables, images, labels)
+    return choices[accuracies.index(highest)], highest, accuracies[0]
 
 
 def _accuracy(model: Network, variables: chex.ArrayTree, images: jax.Array, labels: jax.Array) -> float:
