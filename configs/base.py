@@ -123,6 +123,8 @@ def get_config() -> ConfigDict:
     config.evaluation.eps = 8 / 255  # 0.5 is usual for l2
     config.evaluation.step_size = 2 / 255  # of PGD; MAIL and TRADES use 0.003
     config.evaluation.version = "standard"  # of AutoAttack; or plus
+    # tensorfloat32, bfloat16: AutoAttack searches in that precision, and float32 confirms; see docs/evaluation.md.
+    config.evaluation.surrogate = "none"
     # Directory of corrupted test images, as CIFAR-10-C, for the column "corruptions"; see docs/data.md.
     config.evaluation.corruptions_dir = placeholder(str)
     config.evaluation.batch_size = 500  # examples at a time over all devices; changes no result

@@ -242,6 +242,7 @@ class _Evaluation:
     eps: float
     step_size: float
     version: str
+    surrogate: str
     batch_size: int
     save_adversarial: bool
     load_corruptions: Callable[[], Iterator[tuple[str, data.Split]]]
@@ -250,7 +251,16 @@ class _Evaluation:
     def of(
         cls, config: ConfigDict, experiment: Experiment, workdir: pathlib.Path, check: preemption.Check
     ) -> "_Evaluation":
-        fields = ("attacks", "norm", "eps", "step_size", "version", "batch_size", "save_adversarial")
+        fields = (
+            "attacks",
+            "norm",
+            "eps",
+            "step_size",
+            "version",
+            "surrogate",
+            "batch_size",
+            "save_adversarial",
+        )
         dataset = experiment.dataset
         load_corruptions = functools.partial(
             data.load_corruptions,
@@ -365,6 +375,7 @@ class _Evaluation:
                     norm=self.norm,
                     eps=self.eps,
                     version=self.version,
+                    surrogate=self.experiment.surrogate(self.surrogate, variables),
                     batch_size=self.batch_size,
                     progress=progress,
                     state_path=state_path,
@@ -383,8 +394,10 @@ class _Evaluation:
             "fooled",
             "seconds",
             "num_targets",
+            "warnings",
         )
-        return measured, {field: getattr(result, field) for field in (*fields, "warnings")}
+        details = {field: getattr(result, field) for field in fields}
+        return measured, details | {"surrogate": self.surrogate, "unconfirmed": len(result.unconfirmed)}
 
 
 def _save_images(path: pathlib.Path, labels: np.ndarray, measured: accuracy.Measurement) -> None:

@@ -41,6 +41,7 @@ _EARLIER: dict[str, Any] = {
     "attack.norm": "linf",
     "evaluation.norm": "linf",
     "evaluation.version": "standard",
+    "evaluation.surrogate": "none",
     "evaluation.corruptions_dir": None,
     "objective.name": "standard",
     "objective.lam": 6.0,
@@ -76,6 +77,7 @@ CHOICES: dict[str, Collection[str]] = {
     "attack.norm": norms.NORMS,
     "evaluation.norm": norms.NORMS,
     "evaluation.version": suite.VERSIONS,
+    "evaluation.surrogate": suite.SURROGATES,
 }
 
 

@@ -360,6 +360,38 @@ def test_a_run_in_another_norm_says_so(tmp_path, capsys, short_autoattack):
     )
 
 
+def test_autoattack_of_a_run_asks_a_surrogate(run, tmp_path, short_autoattack):
+    """A change of the surrogate has AutoAttack, and nothing else, measured again."""
+    _, workdir = run
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    config = with_attacks("clean", "fgsm", "aa", evaluation__eps=0.05)
+    alone = evaluate.run(config, copy, checkpoint="last")["checkpoints"]["last"]
+    assert (alone["autoattack"]["surrogate"], alone["autoattack"]["unconfirmed"]) == ("none", 0)
+    config.evaluation.surrogate = "bfloat16"
+    last = evaluate.run(config, copy, checkpoint="last")["checkpoints"]["last"]
+    assert last["accuracy"]["fgsm"] == alone["accuracy"]["fgsm"]
+    assert last["accuracy"]["aa"] == pytest.approx(alone["accuracy"]["aa"], abs=7)  # 2 of 30 images
+    assert last["autoattack"]["surrogate"] == "bfloat16"
+
+
+def test_a_surrogate_computes_in_its_precision(run):
+    config, workdir = run
+    with evaluate.open_run(config, workdir) as (experiment, _, restore):
+        variables = restore("last")
+    images = np.zeros((2, 8, 8, 1), np.float32)
+
+    def program(name):
+        surrogate = experiment.surrogate(name, variables)
+        return str(jax.make_jaxpr(surrogate)(images))
+
+    assert experiment.surrogate("none", variables) is None
+    assert "bf16" in program("bfloat16")
+    assert "precision=(Precision.HIGH, Precision.HIGH)" in program("tensorfloat32")
+    with jax.default_matmul_precision("highest"):  # As in AutoAttack.
+        assert "bf16" not in program("tensorfloat32")
+        assert "HIGHEST" not in program("tensorfloat32")
+
+
 def test_a_run_of_an_earlier_version_had_the_only_norm(run, tmp_path):
     """What it lacks is what there was: nothing is refused and nothing measured again."""
     _, workdir = run

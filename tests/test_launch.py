@@ -104,6 +104,11 @@ MISTAKES = {
         "evaluation.version is 'rand'",
         "choose of standard, plus",
     ),
+    "a surrogate of an unknown type": (
+        ["--config.evaluation.surrogate=float16"],
+        "evaluation.surrogate is 'float16'",
+        "choose of none, tensorfloat32, bfloat16",
+    ),
     "tau below 2": (["--config.method.tau=1"], "method.tau is 1.0", "at least 2"),
     "negative epochs": (["--config.optim.num_epochs=-1"], "optim.num_epochs is -1", "at least 1"),
     "milestones twice": (

@@ -85,7 +85,7 @@ ATTACKS = {
             extra=True,
         ),
         EvaluationAttack("apgd_ce", "APGD-CE", ("norm", "eps"), _apgd_ce),
-        EvaluationAttack("aa", "AA", ("norm", "eps", "version"), None),
+        EvaluationAttack("aa", "AA", ("norm", "eps", "version", "surrogate"), None),
         EvaluationAttack("corruptions", "Corrupted", ("corruptions_dir",), None, extra=True),
     )
 }
@@ -93,6 +93,8 @@ AUTOATTACK = "aa"
 CORRUPTIONS = "corruptions"
 # Of AutoAttack, without the one for random models: the networks of runs are not random.
 VERSIONS = tuple(name for name, version in ensemble.VERSIONS.items() if not version.is_random)
+# What it asks in place of the network: the network in a lower precision.
+SURROGATES = ("none", "tensorfloat32", "bfloat16")
 
 
 def create(name: str, *, eps: float, step_size: float, norm: str = "linf") -> Attack:

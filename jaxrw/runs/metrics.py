@@ -152,7 +152,8 @@ def log_evaluation(
 
 def _is_logged(attack: str, value: float, settings: Mapping[str, Any], line: Line) -> bool:
     """Whether a line holds an accuracy that was measured with the same settings."""
-    line = {"norm": "linf", "version": "standard"} | line  # Lines of earlier versions lack them.
+    # Lines of earlier versions lack them.
+    line = {"norm": "linf", "version": "standard", "surrogate": "none"} | line
     return line.get(attack) == value and all(
         line.get(field) == settings[field] for field in suite.ATTACKS[attack].settings
     )

@@ -11,6 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxrw import data, networks, settings
+from jaxrw.attacks.types import LogitsFn
 from jaxrw.system import hosts
 from jaxrw.system.errors import UserError
 from jaxrw.training import averages, step
@@ -37,6 +38,14 @@ class Experiment:
     def evaluation_model(self) -> networks.Network:
         """The model in float32 for validation and evaluation, even if it trains in bfloat16."""
         return self.model.clone(dtype=jnp.dtype("float32"))
+
+    def surrogate(self, name: str, variables: step.Variables) -> LogitsFn | None:
+        """Returns what AutoAttack asks in place of the evaluation model, see `suite.SURROGATES`."""
+        if name == "none":
+            return None
+        if name == "bfloat16":
+            return step.logits_function(self.model.clone(dtype=jnp.dtype(name)), variables)
+        return step.logits_function(self.evaluation_model, variables, precision=name)
 
     def create_state(self) -> step.State:
         """Returns the state before the first step."""

@@ -7,7 +7,7 @@ every device once, and only the examples' indices are split. The number of devic
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import chex
 import flax
@@ -108,18 +108,26 @@ class TrainingAttack(Protocol):
         ...
 
 
-def logits_function(model: nn.Module, variables: Variables) -> LogitsFn:
+def logits_function(model: nn.Module, variables: Variables, *, precision: str | None = None) -> LogitsFn:
     """Returns the model in evaluation mode as a function of images alone.
 
-    Compiled programs take its variables as arguments, so all checkpoints of a model share one program.
+    Compiled programs take its variables as arguments, so all checkpoints of a model share one program. `precision` is
+    that of its products, as `jax.default_matmul_precision` takes it; None: that of the caller.
     """
-    return jax.tree_util.Partial(_evaluation_mode(model), variables)
+    return jax.tree_util.Partial(_evaluation_mode(model, precision), variables)
 
 
 @functools.cache
-def _evaluation_mode(model: nn.Module) -> functools.partial:
-    """Returns the same function for every call with the same model: another one would be compiled again."""
-    return functools.partial(model.apply, train=False)
+def _evaluation_mode(model: nn.Module, precision: str | None) -> Callable[..., Any]:
+    """Returns the same function for every call with the same arguments: another one would be compiled again."""
+    if precision is None:
+        return functools.partial(model.apply, train=False)
+
+    def evaluate(variables: Variables, images: jax.Array) -> Any:
+        with jax.default_matmul_precision(precision):
+            return model.apply(variables, images, train=False)
+
+    return evaluate
 
 
 def train_step(

@@ -22,6 +22,9 @@ PIXEL_ROUNDING = 2.0**-23
 # Rounding of a sum over all pixels, as a share of it; there is none in the L-infinity norm.
 SUM_ROUNDING = 2.0**-20
 
+# A surrogate that decides otherwise for more than this share of the images does more than round.
+DIFFERENT = 0.1
+
 # Square fooling at least 2 examples, and this share of all, that no other attack fooled is not due to chance.
 NOTABLE = 0.01
 
@@ -112,6 +115,14 @@ def check_model(images: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> N
         )
 
 
+def check_surrogate(logits: np.ndarray, others: np.ndarray) -> None:
+    """Raises ValueError, in one line, unless the surrogate's logits have the shape of the model's."""
+    if others.shape != logits.shape:
+        raise ValueError(
+            f"surrogate maps images to {others.shape} and logits_fn to {logits.shape}; must be the same model"
+        )
+
+
 def in_ball(adversarial: np.ndarray, images: np.ndarray, *, eps: float, norm: str = "linf") -> np.ndarray:
     """Returns whether each image lies in [0, 1] and, up to rounding, at most eps from its original; [B] bool."""
     steps = (adversarial.astype(np.float64) - images).reshape(len(images), -1)
@@ -165,6 +176,16 @@ def output_warnings(
             "an example's outputs depend on the other examples of its batch; is BatchNorm in training mode? "
             "No number measured this way is the model's: use evaluation mode, or, if random numbers are drawn for "
             "the whole batch, version='rand' with a function of images and a key"
+        )
+
+
+def surrogate_warnings(logits: np.ndarray, others: np.ndarray) -> Iterator[str]:
+    """Warns of a surrogate that decides otherwise than the model for many of a batch; yields one sentence."""
+    number = int((logits.argmax(1) != others.argmax(1)).sum())
+    if number > DIFFERENT * len(logits):
+        yield (
+            f"the surrogate predicts another class than logits_fn for {number} of {len(logits)} images; if it is "
+            "another model, attacks on it find too little"
         )
 
 

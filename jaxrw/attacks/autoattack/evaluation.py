@@ -4,12 +4,10 @@ Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble 
 attacks", ICML 2020; the versions "standard", "plus" and "rand" are those of its public code.
 """
 
-import collections
 import contextlib
 import os
 import pathlib
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,11 +16,10 @@ import numpy as np
 
 from jaxrw.attacks import norms
 from jaxrw.attacks.autoattack import checks, ensemble, resume
+from jaxrw.attacks.autoattack.attack_run import AttackRun
 from jaxrw.attacks.autoattack.bar import AutoAttackProgress
-from jaxrw.attacks.autoattack.ensemble import Budget, EnsembleAttack
 from jaxrw.attacks.autoattack.problem import Placement, Problem
 from jaxrw.attacks.autoattack.result import AutoAttackResult, Progress
-from jaxrw.attacks.autoattack.slots import Slots, slot_count
 from jaxrw.attacks.autoattack.state import ROBUST, WRONG, State
 from jaxrw.attacks.random_models import RandomLogitsFn
 from jaxrw.attacks.types import LogitsFn
@@ -50,6 +47,7 @@ def autoattack(
     num_queries: int = 5000,
     num_samples: int = 20,
     num_votes: int = 20,
+    surrogate: LogitsFn | None = None,
     progress: Callable[[Progress], None] | bool = True,
     state_path: str | os.PathLike[str] | None = None,
     state_seconds: float = 60.0,
@@ -88,6 +86,10 @@ def autoattack(
       num_queries: squares of Square; at least 1.
       num_samples: evaluations of a random model for one gradient; at least 1.
       num_votes: evaluations of a random model for one verdict, on a clean or an adversarial image; at least 1.
+      surrogate: the same model, cheaper: in a lower precision, as bfloat16. The attacks ask it instead of `logits_fn`.
+        An example counts as fooled only if `logits_fn` misclassifies it. An example whose image has fooled the
+        surrogate alone is attacked with `logits_fn` from then on. One that `logits_fn` would have lost and that the
+        surrogate did not lose counts as robust. None: `logits_fn` itself.
       progress: True shows bars on standard error, or lines where that is no terminal; False shows nothing. A function
         is called with a `Progress` after every look at the slots. An exception that it raises ends the evaluation
         after the state is written. With several hosts, all must raise it for the same `Progress`, one that is
@@ -125,10 +127,13 @@ def autoattack(
         num_samples=num_samples,
         num_votes=num_votes,
     )
+    if surrogate is not None and budget.num_votes:
+        raise ValueError(f"surrogate is given; must be None for version {version!r}, whose model is random")
     images, labels = images.astype(np.float32), labels.astype(np.int32)
     with jax.default_matmul_precision("highest"):
         placement = Placement.create(
             logits_fn,
+            surrogate=surrogate,
             batch_size=batch_size,
             num_examples=len(labels),
             num_votes=budget.num_votes,
@@ -148,9 +153,8 @@ def autoattack(
                     examples = np.flatnonzero((state.fooled_by != WRONG) & ~state.fooled[number])
                 else:
                     examples = np.flatnonzero(state.fooled_by == ROBUST)
-                _run_attack(problem, state, file, number, attack, examples, budget, show)
-        is_random = budget.num_votes > 0
-        after = _warn(_warnings_after(state, attacks, individual=individual, is_random=is_random))
+                AttackRun(problem, state, file, number, attack, budget, show).run(examples)
+        after = _warn(_warnings_after(placement, state, attacks, individual=individual))
         return _result(problem, state, attacks, version, before + after, individual=individual)
 
 
@@ -180,13 +184,15 @@ def _warnings_before(problem: Problem, logits_fn: LogitsFn | RandomLogitsFn) -> 
     images, labels = placement.first_batch(problem.images), placement.first_batch(problem.labels)
     yield from checks.output_warnings(placement.predict, logits_fn, images, is_random=placement.num_votes > 0)
     yield from checks.gradient_warnings(placement.plain, placement.split(images), placement.split(labels))
+    if placement.surrogate is not None:
+        yield from checks.surrogate_warnings(placement.predict(images), placement.predict_surrogate(images))
     number = int(np.isnan(problem.logits).any(1).sum())
     if number:
         yield f"the logits of {number} images are NaN; these count as not robust"
 
 
 def _warnings_after(
-    state: State, attacks: tuple[str, ...], *, individual: bool, is_random: bool
+    placement: Placement, state: State, attacks: tuple[str, ...], *, individual: bool
 ) -> Iterator[str]:
     if "square" in attacks:
         number = attacks.index("square")
@@ -201,134 +207,18 @@ def _warnings_after(
     if state.nan:
         yield f"the logits of {state.nan} adversarial images are NaN; these count as not robust"
     unconfirmed = np.count_nonzero(state.unconfirmed)
-    if unconfirmed and is_random:
+    if not unconfirmed or placement.surrogate is not None:  # A surrogate rounds; that is nothing to warn of.
+        return
+    if placement.num_votes:
         yield (
             f"{unconfirmed} examples had adversarial images that lost the vote of the attack and won the second one; "
             "these images do not count. More samples and votes make fewer of them"
         )
-    elif unconfirmed:
+    else:
         yield (
             f"{unconfirmed} examples had adversarial images that the model, asked again, predicted right; these "
             "images do not count. The model is random, or rounds differently in another batch"
         )
-
-
-def _run_attack(
-    problem: Problem,
-    state: State,
-    file: resume.StateFile,
-    number: int,
-    attack: EnsembleAttack,
-    examples: np.ndarray,
-    budget: Budget,
-    progress: Callable[[Progress], None],
-) -> None:
-    """Runs one attack on examples, and updates `state`.
-
-    Args:
-      problem: what is attacked.
-      state: what has been found so far.
-      file: where `state` is saved.
-      number: the attack's place in the evaluation.
-      attack: the attack.
-      examples: numbers of the examples that it has not fooled yet and has to try.
-      budget: its work.
-      progress: called after every look at the slots.
-    """
-    attack_one_round = attack.create(problem.norm, budget)
-    num_rounds = attack.num_rounds(budget)
-    if attack_one_round.targeted:
-        num_rounds = min(num_rounds, problem.targets.shape[1])
-    if state.attacked[number] < 0:
-        state.attacked[number] = len(examples)
-    remaining = examples[state.tried[number, examples] < num_rounds]
-    if not len(remaining):
-        return
-
-    num_hosts, nan_before = jax.process_count(), state.nan
-    seconds_before, started_at = state.seconds[number], time.monotonic()
-    placement = problem.placement
-    examples_per_host = -(-int(state.attacked[number]) // num_hosts)
-    slots = Slots(
-        jax.random.fold_in(problem.key, attack.stream),
-        problem,
-        attack_one_round,
-        size=slot_count(examples_per_host, placement.batch_size, placement.sharding.num_devices),
-    )
-    if state.slots.get("slot_attack") == number:
-        slots.restore(state.slots)
-    local = remaining[hosts.local_mask(len(problem.labels))[remaining]]
-    waiting = collections.deque(np.setdiff1d(local, slots.examples).tolist())
-
-    def save() -> None:
-        if num_hosts == 1:  # Otherwise this host does not know what the others have found.
-            state.slots = {"slot_attack": np.int32(number), **slots.arrays()}
-            file.save(state)
-
-    while slots.fill(waiting, state.tried[number]):
-        slots.advance(attack.steps_per_look)
-        resisting = _record_finished(problem, state, number, slots)
-        waiting.extend(resisting[state.tried[number, resisting] < num_rounds].tolist())
-        state.seconds[number] = seconds_before + time.monotonic() - started_at
-        if file.is_due():
-            save()
-        in_progress = slots.work_in_progress()
-        report = _progress(state, number, attack.name, num_rounds, in_progress, together=num_hosts == 1)
-        try:
-            progress(report)
-        except BaseException:  # `progress` ends the evaluation.
-            save()
-            raise
-    state.merge_hosts(nan_before)
-    state.slots = {}
-    file.save(state)
-    if num_hosts > 1:
-        progress(_progress(state, number, attack.name, num_rounds, 0, together=True))
-
-
-def _record_finished(problem: Problem, state: State, number: int, slots: Slots) -> np.ndarray:
-    """Records the examples that are finished in `state`; returns the numbers of those that are not fooled."""
-    examples, fooled, adversarial = slots.release_finished()
-    if fooled.any():
-        confirmed = _confirm(problem, state, examples[fooled], adversarial)
-        fooled[fooled] = confirmed  # The others resist after all.
-        state.fooled[number, examples[fooled]] = True
-        first = state.fooled_by[examples[fooled]] == ROBUST  # Always, unless each attack runs on all.
-        state.fooled_by[examples[fooled][first]] = number
-        state.adversarial[examples[fooled][first]] = adversarial[confirmed][first]
-    resisting = examples[~fooled]
-    state.tried[number, resisting] += 1
-    return resisting
-
-
-def _confirm(problem: Problem, state: State, examples: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
-    """Returns whether images lie in the ball and fool the model when it is evaluated again; [n] bool."""
-    logits, correct = problem.placement.judge(adversarial, problem.labels[examples], examples)
-    inside = checks.in_ball(adversarial, problem.images[examples], eps=problem.eps, norm=problem.norm)
-    confirmed = ~correct & inside
-    state.nan += int((np.isnan(logits).any(1) & confirmed).sum())
-    state.unconfirmed[examples[~confirmed]] = True
-    return confirmed
-
-
-def _progress(
-    state: State, number: int, name: str, num_rounds: int, in_progress: float, *, together: bool
-) -> Progress:
-    """Returns the progress of an attack on all examples, or on this host's if not `together`."""
-    work = state.attacked[number] * num_rounds / (1 if together else jax.process_count())
-    robust, fooled = state.fooled_by == ROBUST, state.fooled[number]
-    done = fooled.sum() * num_rounds + state.tried[number][~fooled].sum() + in_progress
-    fraction = float(min(done / work, 1))
-    seconds = float(state.seconds[number])
-    return Progress(
-        attack=name,
-        size=len(robust),
-        robust=int(np.count_nonzero(robust)),
-        fraction=fraction,
-        seconds=seconds,
-        seconds_left=seconds * (1 - fraction) / max(fraction, 1e-9),
-        together=together,
-    )
 
 
 def _result(
@@ -360,5 +250,7 @@ def _result(
         eps=problem.eps,
         version=version,
         individual=individual,
+        surrogate=problem.placement.surrogate is not None,
+        unconfirmed=np.flatnonzero(state.unconfirmed),
         warnings=messages,
     )

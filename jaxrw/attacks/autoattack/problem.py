@@ -25,6 +25,7 @@ class Placement:
 
     Attributes:
       logits_fn: the model, with its arrays on every device; a function of images, or of images and a key.
+      surrogate: what attacks ask instead, as images -> logits; None: they ask the model.
       sharding: of arrays [B, ...], split by example.
       batch_size: largest number of examples attacked at a time; a multiple of the number of devices.
       predict_size: number of examples predicted at a time; a multiple of the number of devices.
@@ -33,6 +34,7 @@ class Placement:
     """
 
     logits_fn: jax.tree_util.Partial
+    surrogate: jax.tree_util.Partial | None
     sharding: NamedSharding
     batch_size: int
     predict_size: int
@@ -44,6 +46,7 @@ class Placement:
         cls,
         logits_fn: LogitsFn | RandomLogitsFn,
         *,
+        surrogate: LogitsFn | None,
         batch_size: int,
         num_examples: int,
         num_votes: int,
@@ -51,9 +54,11 @@ class Placement:
     ) -> Self:
         """Places a model; `batch_size` is rounded up to a multiple of the number of devices."""
         mesh = Mesh(np.array(jax.local_devices()), ("examples",))
+        everywhere = NamedSharding(mesh, PartitionSpec())
         batch_size = round_up(batch_size, mesh.size)
         return cls(
-            logits_fn=jax.device_put(as_partial(logits_fn), NamedSharding(mesh, PartitionSpec())),
+            logits_fn=jax.device_put(as_partial(logits_fn), everywhere),
+            surrogate=None if surrogate is None else jax.device_put(as_partial(surrogate), everywhere),
             sharding=NamedSharding(mesh, PartitionSpec("examples")),
             batch_size=batch_size,
             predict_size=min(batch_size, round_up(num_examples, mesh.size)),
@@ -79,6 +84,10 @@ class Placement:
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Returns logits [B, K] float32 of one batch of `predict_size` images."""
         return np.asarray(_predict(self.plain, self.split(images)), np.float32)
+
+    def predict_surrogate(self, images: np.ndarray) -> np.ndarray:
+        """As `predict`, of the surrogate."""
+        return np.asarray(_predict(self.surrogate, self.split(images)), np.float32)
 
     def judge(
         self, images: np.ndarray, labels: np.ndarray, examples: np.ndarray
@@ -148,7 +157,7 @@ class Problem:
 
         Raises:
           ValueError: the model takes no batch or is in training mode, the logits are not [B, K] with K of at least 2,
-            or a label is not in 0..K-1.
+            those of the surrogate have another shape, or a label is not in 0..K-1.
         """
         first = placement.first_batch(images)
         try:
@@ -158,6 +167,8 @@ class Problem:
                 raise ValueError(words) from error
             raise
         checks.check_model(first, predicted, labels)
+        if placement.surrogate is not None:
+            checks.check_surrogate(predicted, placement.predict_surrogate(first))
         logits, correct = placement.judge(images, labels, np.arange(len(labels)))
         targets = placement.rank(logits, labels, num_targets)
         return cls(key, placement, norm, eps, images, labels, logits, correct, targets)

@@ -29,6 +29,9 @@ class AutoAttackResult:
       eps: radius in pixel units of [0, 1].
       version: whose settings were used.
       individual: whether each attack ran on all examples.
+      surrogate: whether the attacks asked a surrogate.
+      unconfirmed: numbers of the examples of which an attack's image did not count, because the model, asked again,
+        predicted it right.
       warnings: texts of all `RobustnessWarning`.
     """
 
@@ -47,6 +50,8 @@ class AutoAttackResult:
     eps: float
     version: str
     individual: bool
+    surrogate: bool
+    unconfirmed: np.ndarray
     warnings: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -67,6 +72,11 @@ class AutoAttackResult:
         ]
         lines = [(f"{name:10}" + "".join(f"{cell:>10}" for cell in cells)).rstrip() for name, *cells in rows]
         head = f"AutoAttack leaves {self.robust.sum():,} of {len(self.robust):,} examples robust; accuracy in percent"
+        if self.surrogate:
+            lines.append(
+                f"the attacks asked a surrogate; it alone was fooled by images of {len(self.unconfirmed):,} examples, "
+                "which were then attacked with the model"
+            )
         return "\n".join([head, *lines, *(f"warning: {text}" for text in self.warnings)])
 
     def by_class(self) -> dict[int, tuple[int, float, float]]:
@@ -102,6 +112,7 @@ class AutoAttackResult:
             "norm": self.norm,
             "version": self.version,
             "individual": self.individual,
+            "surrogate": self.surrogate,
             "num_examples": len(self.robust),
             "num_targets": self.num_targets,
             "attacks": attacks,

@@ -65,6 +65,8 @@ class StateFile:
             "key": str(np.asarray(jax.random.key_data(problem.key)).tolist()),
             "attacks": ", ".join(attacks),
             "individual": str(individual),
+            # Files of versions without surrogates lack it.
+            "surrogate": None if problem.placement.surrogate is None else "given",
             "settings": json.dumps(dataclasses.asdict(budget), sort_keys=True),
         }
         self._logits = problem.logits[:_KEPT_LOGITS]

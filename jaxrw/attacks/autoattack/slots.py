@@ -27,13 +27,24 @@ class Slots:
       problem: what is attacked.
       attack: the attack on one target.
       size: number of slots.
+      asks_surrogate: whether the attack asks the surrogate instead of the model.
     """
 
     _batch: Batch  # on the devices, like the state; both are set when examples move in
     _state: AttackState
 
-    def __init__(self, key: jax.Array, problem: Problem, attack: IterativeAttack[Any], *, size: int) -> None:
+    def __init__(
+        self,
+        key: jax.Array,
+        problem: Problem,
+        attack: IterativeAttack[Any],
+        *,
+        size: int,
+        asks_surrogate: bool = False,
+    ) -> None:
         self._key, self._problem, self._attack = key, problem, attack
+        placement = problem.placement
+        self._logits_fn = placement.surrogate if asks_surrogate else placement.logits_fn
         self._eps = jnp.float32(problem.eps)
         self._examples = np.full(size, FREE, np.int32)
         self._ranks = np.zeros(size, np.int32)
@@ -70,7 +81,7 @@ class Slots:
         """Takes up to `num_steps` steps with every example."""
         state = advance(
             self._key,
-            self._problem.placement.logits_fn,
+            self._logits_fn,
             self._batch,
             self._state,
             attack=self._attack,
