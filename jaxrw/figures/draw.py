@@ -16,6 +16,7 @@ FIGURES = {
     "figure2_margins": "Figure 2: true class probability against margin",
     "figure3_distributions": "Figure 3: two predicted distributions and their cosine similarity",
     "figure4_similarity": "Figure 4: similarity against incorrect rate, with Pearson's r",
+    "logit_margins": "Margins of the logits, clean and under PGD-20",
     "weighting": "Weights of the paper's methods and of the run's over the probability simplex",
 }
 
@@ -43,6 +44,7 @@ def draw_again(workdir: pathlib.Path) -> None:
             "figure2_margins": margins.draw_margins(facts, arrays),
             "figure3_distributions": margins.draw_distributions(facts, arrays),
             "figure4_similarity": margins.draw_similarity(facts, arrays),
+            "logit_margins": margins.draw_logit_margins(facts, arrays),
             # With two classes, the simplex of (p_y, p_2) is a line.
             "weighting": weighting.draw_weighting(
                 config["method"], num_classes=num_classes, num_steps=num_steps

@@ -1,4 +1,4 @@
-"""Figures 2, 3 and 4 of the paper for one model."""
+"""Figures 2, 3 and 4 of the paper for one model, and its logit margins."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +15,10 @@ from jaxrw.figures.measurement import Arrays, Facts, rate_and_similarity
 from jaxrw.methods import margins
 
 _KINDS = {"clean": "clean images", "adversarial": "under PGD-20"}
+
+_BINS = 40
+# Percentiles between which a histogram is drawn, so that a few examples do not flatten it.
+_SHOWN = (0.5, 99.5)
 
 
 def draw_margins(facts: Facts, arrays: Arrays) -> Figure:
@@ -41,6 +45,37 @@ def draw_similarity(facts: Facts, arrays: Arrays) -> Figure:
         words = "not defined" if r is None else f"{r:.3f}"
         axis.set(xlabel="incorrect rate $1 - p_y$", title=f"{_KINDS[kind]}: r = {words}", ylim=(-0.02, 1.04))
     axes[0].set_ylabel("cosine similarity $c$")
+    return figure
+
+
+def draw_logit_margins(facts: Facts, arrays: Arrays) -> Figure:
+    """Draws histograms of the margins of the logits, of clean and of adversarial examples.
+
+    Margins that are all close to 0 are a sign of masking: the gradients that PGD follows are then small.
+    """
+    labels = arrays["labels"]
+    values = {
+        kind: np.asarray(jax.vmap(margins.logit_margin)(jnp.asarray(arrays[kind]), jnp.asarray(labels)))
+        for kind in _KINDS
+    }
+    finite = np.concatenate([margin[np.isfinite(margin)] for margin in values.values()])
+    low, high = np.percentile(finite, _SHOWN) if len(finite) else (-1.0, 1.0)
+    edges = np.linspace(min(low, -0.1), max(high, 0.1), _BINS + 1)
+    figure, axes = style.create_figure(3.0)
+    for (kind, words), color in zip(_KINDS.items(), (style.BLUE, style.ORANGE), strict=True):
+        correct = 100 * float((values[kind] > 0).mean())
+        known = values[kind][~np.isnan(values[kind])]
+        median = f", median {np.median(known):.2f}" if len(known) else ""
+        label = f"{words}: {correct:.1f} % correct{median}"
+        # Values beyond the edges count in the outermost bins.
+        axes.hist(np.clip(values[kind], edges[0], edges[-1]), edges, alpha=0.55, color=color, label=label)
+    axes.axvline(0, color=style.GREY, linewidth=0.8)
+    axes.set(
+        xlabel="logit margin $z_y - \\max_{j \\neq y}\\, z_j$, positive if correct", ylabel="test images"
+    )
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)
+    axes.legend(loc="upper right")
+    figure.suptitle(f"Logit margins ({_describe_model(facts)})", fontsize=10.5)
     return figure
 
 

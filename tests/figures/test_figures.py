@@ -172,6 +172,23 @@ def test_figure_4_claims_no_relation_that_is_not_there():
     assert title.startswith("Similarity against incorrect rate (")
 
 
+def test_histograms_of_logit_margins_count_every_example():
+    """By hand: margins 1, 4, -2 and one that is NaN, which is in no bin; far ones are in the outermost bins."""
+    logits = np.asarray([[2, 1, 0], [5, 1, 0], [0, 2, 0], [np.nan, 0, 0]] + [[1e6, 0, 0]] + [[3, 0, 0]] * 500)
+    labels = np.zeros(len(logits), int)
+    facts = {"name": "last", "epoch": 0, "num_examples": len(labels)}
+    with style.style():
+        figure = margins.draw_logit_margins(facts, {"labels": labels, "clean": logits, "adversarial": logits})
+    (axes,) = figure.axes
+    assert sum(patch.get_height() for patch in axes.containers[0]) == 504
+    low, high = axes.containers[0][0].get_x(), axes.containers[0][-1].get_x()
+    assert -2.1 < low <= -0.1
+    assert high < 10
+    assert axes.containers[0][-1].get_height() >= 2  # 4, and the one of a million
+    words = axes.get_legend().get_texts()[0].get_text()
+    assert words == f"clean images: {100 * 503 / 505:.1f} % correct, median 3.00"
+
+
 def test_a_run_without_histograms_has_all_other_figures(workdir, tmp_path):
     (tmp_path / "figures").mkdir()
     for name in ("data.npz", "data.json"):
