@@ -2,7 +2,8 @@ r"""AutoAttack here against the reference implementation in PyTorch: same weight
 
     python launch.py --config FILE --workdir RUN --mode export          # writes RUN/last.safetensors
     pip install -e ".[torch]"; git clone https://github.com/fra31/auto-attack
-    python -m benchmarks.autoattack --run RUN --reference auto-attack [--images 1000] [--batch-size 250] [--threads 1]
+    python -m benchmarks.autoattack --run RUN --reference auto-attack [--images 1000] [--batch-size 250] \
+        [--threads 1] [--plain]
 
 Runs every part with both implementations and prints a table. Model, data set, norm and eps are of RUN/config.json,
 the images the first test images. Finished parts are kept in RUN/reference: after an interruption, the same command
@@ -10,8 +11,11 @@ resumes. Seconds are wall-clock seconds of the attacks, compiling included. The 
 
     standard    the standard set, each attack on what the ones before it left robust
     ATTACK-S    one attack alone on all images, with seed S, as square-0
+
+With --plain the same network is made of `flax.linen.Conv` alone, as in a model of a user's own.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -19,8 +23,9 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -31,7 +36,7 @@ from jaxrw import networks, settings
 from jaxrw.attacks import autoattack
 from jaxrw.attacks.autoattack.ensemble import ATTACKS
 from jaxrw.attacks.autoattack.state import ROBUST, WRONG
-from jaxrw.networks import torch_weights
+from jaxrw.networks import base, torch_weights
 from jaxrw.training.augment import to_pixels
 from jaxrw.training.experiment import create_experiment
 from jaxrw.training.step import logits_function
@@ -55,6 +60,7 @@ class Problem:
     norm: str
     eps: float
     batch_size: int
+    plain: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         images=1000,
         batch_size=250,
         threads=os.cpu_count() or 1,
+        plain=False,
         parts=PARTS,
     )
     os.sched_setaffinity(0, range(flags.threads))  # Before JAX starts its threads.
@@ -84,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         norm=config.evaluation.norm,
         eps=config.evaluation.eps,
         batch_size=flags.batch_size,
+        plain=flags.plain,
     )
     directory = flags.run / "reference"
     directory.mkdir(exist_ok=True)
@@ -91,7 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in flags.parts:
         attacks, seed = (STANDARD, 0) if part == "standard" else ((part[:-2],), int(part[-1]))
         results = []
-        for name, run in (("jaxrw", run_jaxrw), ("reference", run_reference)):
+        for name, run in (
+            ("jaxrw-plain" if flags.plain else "jaxrw", run_jaxrw),
+            ("reference", run_reference),
+        ):
             path = directory / f"{name}-{part}.json"
             if not path.exists():
                 path.write_text(json.dumps(run(problem, attacks, seed)))
@@ -102,6 +113,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_jaxrw(problem: Problem, attacks: Sequence[str], seed: int) -> Result:
     """Runs attacks of this project, each on the images that the ones before it left robust."""
+    with plain_convolutions() if problem.plain else contextlib.nullcontext():
+        return _run_jaxrw(problem, attacks, seed)
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Lets the layers of every network be plain `flax.linen.Conv`."""
+    with mock.patch.object(base, "for_flax", jax.lax.conv_general_dilated):
+        yield
+
+
+def _run_jaxrw(problem: Problem, attacks: Sequence[str], seed: int) -> Result:
     model = problem.model
     variables = torch_weights.load(problem.weights, model=model, num_classes=model.num_classes)
     result = autoattack(
