@@ -542,9 +542,18 @@ def test_untargeted_dlr_needs_three_classes():
         evaluate(logits_fn, images, labels, eps=0.1, attacks=("apgd-dlr",))
 
 
-def test_four_devices_end_in_the_same_images(problem, standard, tmp_path):
+ON_FOUR_DEVICES = {
+    "linf": {},
+    "l2": {"norm": "l2", "eps": 0.06, "attacks": ("apgd-ce", "square")},
+    "l1": {"norm": "l1", "eps": 0.12, "attacks": ("apgd-ce", "square")},
+}
+
+
+@pytest.mark.filterwarnings("ignore:eps is:UserWarning")
+def test_four_devices_end_in_the_same_images(problem, tmp_path):
     logits_fn, images, labels, eps, _ = problem
-    np.savez(tmp_path / "problem.npz", weights=logits_fn.args[0], images=images, labels=labels, eps=eps)
+    np.savez(tmp_path / "problem.npz", weights=logits_fn.args[0], images=images, labels=labels)
+    variants = {name: {"eps": eps, **SHORT, **changed} for name, changed in ON_FOUR_DEVICES.items()}
     script = textwrap.dedent(f"""
         import jax, numpy as np
         from jaxrw.attacks import autoattack
@@ -555,16 +564,17 @@ def test_four_devices_end_in_the_same_images(problem, standard, tmp_path):
         def linear(weights, images):
             return (images.reshape(len(images), -1) - 0.5) @ weights
 
-        result = autoattack(
-            jax.random.key(5),
-            jax.tree_util.Partial(linear, problem["weights"]),
-            problem["images"],
-            problem["labels"],
-            eps=float(problem["eps"]),
-            batch_size=64,
-            **{SHORT!r},
-        )
-        np.savez({str(tmp_path / "result.npz")!r}, fooled_by=result.fooled_by, adversarial=result.adversarial)
+        for name, settings in {variants!r}.items():
+            result = autoattack(
+                jax.random.key(5),
+                jax.tree_util.Partial(linear, problem["weights"]),
+                problem["images"],
+                problem["labels"],
+                batch_size=64,
+                **settings,
+            )
+            path = {str(tmp_path)!r} + "/" + name + ".npz"
+            np.savez(path, fooled_by=result.fooled_by, adversarial=result.adversarial)
     """)
     environment = {
         "JAX_PLATFORMS": "cpu",
@@ -572,9 +582,16 @@ def test_four_devices_end_in_the_same_images(problem, standard, tmp_path):
         "PYTHONPATH": str(pathlib.Path(__file__).parents[2]),
     }
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
-    result = np.load(tmp_path / "result.npz")
-    np.testing.assert_array_equal(result["fooled_by"], standard.fooled_by)
-    np.testing.assert_array_equal(result["adversarial"], standard.adversarial)
+    for name, settings in variants.items():
+        alone = evaluate(logits_fn, images, labels, **settings)
+        assert (alone.fooled_by >= 0).any(), name
+        result = np.load(tmp_path / f"{name}.npz")
+        np.testing.assert_array_equal(result["fooled_by"], alone.fooled_by, err_msg=name)
+        # A length adds up all pixels, and programs of other shapes do so in another order.
+        rounding = 0 if name == "linf" else 1e-6
+        np.testing.assert_allclose(
+            result["adversarial"], alone.adversarial, rtol=0, atol=rounding, err_msg=name
+        )
 
 
 # Other norms
@@ -584,12 +601,17 @@ def test_four_devices_end_in_the_same_images(problem, standard, tmp_path):
 def l2_problem():
     """Linear, three classes, half of the labels within eps in L2."""
     logits_fn, images, labels, distance = linear_problem(3, norm="l2")
-    # In the middle of the widest gap of the middle third: FAB may miss what is within one per cent.
+    eps = in_the_widest_gap(distance)
+    return logits_fn, images, labels, eps, distance > eps
+
+
+def in_the_widest_gap(distance):
+    """A radius in the middle third of the distances, but not within one per cent of any: FAB may miss that."""
     middle = np.sort(distance)[21:43]
     gap = np.diff(middle).argmax()
     eps = float(middle[gap : gap + 2].mean())
     assert np.abs(distance / eps - 1).min() > 0.01
-    return logits_fn, images, labels, eps, distance > eps
+    return eps
 
 
 @pytest.fixture(scope="module")
@@ -606,10 +628,47 @@ def test_finds_exactly_the_robust_examples_in_l2(l2_problem, l2_standard):
     assert (l2_standard.norm, l2_standard.version, l2_standard.warnings) == ("l2", "standard", ())
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", "fab-t", "square"])
-def test_kills_and_batch_sizes_change_nothing_in_l2(l2_problem, tmp_path, name):
-    logits_fn, images, labels, eps, _ = l2_problem
-    call = {"eps": eps, "norm": "l2", "attacks": (name,), "num_steps": 10, "num_queries": 150}
+@pytest.mark.filterwarnings("ignore:eps is:UserWarning")
+@pytest.mark.parametrize(("norm", "num_classes"), [("l2", 2), ("l2", 10), ("l1", 3), ("l1", 10)])
+def test_finds_exactly_the_robust_examples_of_each_norm_and_number_of_classes(norm, num_classes):
+    logits_fn, images, labels, distance = linear_problem(num_classes, norm=norm)
+    eps = float(np.median(distance))
+    attacks = ("apgd-t", "fab-t")
+    result = evaluate(logits_fn, images, labels, eps=eps, norm=norm, attacks=attacks, num_steps=40)
+    assert not result.robust[distance < 0.99 * eps].any()  # FAB may miss what is within one per cent.
+    assert result.robust[distance > eps].all()
+    assert in_ball(result.adversarial, images, eps=eps, norm=norm).all()
+    assert result.num_targets == min(num_classes - 1, 9)
+
+
+@pytest.mark.filterwarnings("ignore:eps is:UserWarning")
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_thousand_classes(norm):
+    """Every example is fooled that one of its nine likeliest wrong classes can take."""
+    logits_fn, images, labels, nine = linear_problem(1000, norm=norm, num_targets=9)
+    eps = float(np.median(nine))
+    result = evaluate(logits_fn, images, labels, eps=eps, norm=norm, attacks=("fab-t",), num_steps=40)
+    assert not result.robust[nine < 0.99 * eps].any()
+    assert in_ball(result.adversarial, images, eps=eps, norm=norm).all()
+    assert result.num_targets == 9
+
+
+@pytest.mark.filterwarnings("ignore:eps is:UserWarning")
+@pytest.mark.parametrize(
+    ("norm", "name"),
+    [
+        ("l2", "apgd-ce"),
+        ("l2", "fab-t"),
+        ("l2", "square"),
+        ("l1", "apgd-ce"),
+        ("l1", "fab-t"),
+        ("l1", "square"),
+    ],
+)
+def test_kills_and_batch_sizes_change_nothing_in_other_norms(tmp_path, norm, name):
+    logits_fn, images, labels, distance = linear_problem(3, norm=norm)
+    eps = in_the_widest_gap(distance)
+    call = {"eps": eps, "norm": norm, "attacks": (name,), "num_steps": 10, "num_queries": 150}
     whole = evaluate(logits_fn, images, labels, **call)
     looks = []
 

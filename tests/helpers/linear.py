@@ -43,8 +43,11 @@ def distance_to_plane(point, normal, offset, norm):
     return np.linalg.norm(np.minimum(high * speeds, room), np.inf if norm == "linf" else 2)
 
 
-def linear_problem(num_classes, size=64, norm="linf"):
-    """A linear model, images far from the box's walls, labels it gets right, each one's distance from being wrong."""
+def linear_problem(num_classes, size=64, norm="linf", num_targets=None):
+    """A linear model, images far from the box's walls, labels it gets right, each one's distance from being wrong.
+
+    With `num_targets`, it is the distance from being one of that many likeliest wrong classes.
+    """
     rng = np.random.default_rng(num_classes)
     weights = rng.normal(size=(np.prod(SHAPE), num_classes)).astype(np.float32)
     images = rng.uniform(0.3, 0.7, (size, *SHAPE)).astype(np.float32)
@@ -54,8 +57,7 @@ def linear_problem(num_classes, size=64, norm="linf"):
     distances = [
         min(
             distance_to_plane(image, weights[:, j] - weights[:, label], gap[j], norm)
-            for j in range(num_classes)
-            if j != label
+            for j in np.argsort(gap)[1:][:num_targets]  # The first is the label itself.
         )
         for image, label, gap in zip(images.reshape(size, -1), labels, gaps, strict=True)
     ]
