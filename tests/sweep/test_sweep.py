@@ -16,9 +16,10 @@ from ml_collections import ConfigDict
 
 import launch
 from jaxrw import command_line, runs, sweep
+from jaxrw.sweep import sequential
 from jaxrw.system.errors import RunError, UserError
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 TABLES = sorted((ROOT / "configs" / "sweeps").glob("table*.py"))
 
 # Replaces launch.py: writes the files of a run, records that it ran, and fails or waits as the environment says.
@@ -70,8 +71,8 @@ def minutes(here, monkeypatch):
         now[0] += 60
         return 0
 
-    monkeypatch.setattr(sweep, "_run_process", status)
-    monkeypatch.setattr(sweep, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(sequential.processes, "run", status)
+    monkeypatch.setattr(sequential, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
 
 
 def config(**fields):
