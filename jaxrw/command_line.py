@@ -18,6 +18,9 @@ from jaxrw.system.errors import UserError
 
 MODES = ("train", "evaluate", "report", "export")
 
+# What starts the runs of a sweep; the first is the default.
+LAUNCHERS = ("sequential", "ray")
+
 
 def parse(argv: Sequence[str]) -> flags.FlagValues:
     """Parses a command line.
@@ -101,6 +104,9 @@ def _define_flags(values: flags.FlagValues, argv: list[str], config: ConfigDict 
     flags.DEFINE_string("warmup_from", None, "Run whose warm-up is reused.", flag_values=values)
     flags.DEFINE_string("markdown", None, "File for the report as Markdown.", flag_values=values)
     flags.DEFINE_boolean("list", False, "Print the missing runs of a sweep.", flag_values=values)
+    flags.DEFINE_enum(
+        "launcher", LAUNCHERS[0], LAUNCHERS, "What starts the runs of a sweep.", flag_values=values
+    )
     flags.DEFINE_boolean("distributed", False, "Several processes are one run.", flag_values=values)
     flags.DEFINE_string("coordinator_address", None, "host:port of process 0.", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "Number of processes.", flag_values=values)
@@ -117,6 +123,8 @@ def _check_combination(values: flags.FlagValues) -> None:
         raise UserError("--warmup_from is for training one run; a sweep has the field sweep.share_warmup")
     if values.list and not is_sweep(values.config):
         raise UserError("--list is for a sweep, as --config configs/sweeps/table1.py")
+    if values.launcher != LAUNCHERS[0] and not is_sweep(values.config):
+        raise UserError("--launcher is for a sweep, as --config configs/sweeps/table1.py")
 
 
 def _check_fields(argv: list[str], config: ConfigDict) -> list[str]:

@@ -16,7 +16,7 @@ from jaxrw.system.errors import RunError, Stopped, UserError
 USAGE = """Adversarial training with instance reweighting, from one command.
 
     {program} --config FILE [--workdir DIR] [--mode train|evaluate|report|export] [--config.FIELD=VALUE ...]
-    {program} --config configs/sweeps/FILE [--workdir DIR] [--list]
+    {program} --config configs/sweeps/FILE [--workdir DIR] [--list] [--launcher sequential|ray]
 
 train     (default) train, or resume exactly where DIR stopped; then evaluate the last and the best checkpoint
           with --warmup_from RUN, begin after the warm-up of another run, which is the same for every method
@@ -112,6 +112,7 @@ def _run_sweep(values: flags.FlagValues, argv: Sequence[str], launcher: pathlib.
         overrides=command_line.run_overrides(argv),
         flags=run_flags,
         only_list=values.list,
+        with_ray=values.launcher == "ray",
     )
 
 

@@ -2,6 +2,7 @@
 
     python launch.py --config configs/sweeps/table1.py            run what is missing
     python launch.py --config configs/sweeps/table1.py --list     print its commands, one for each run, for a queue
+    python launch.py --config configs/sweeps/table1.py --launcher ray    run what is missing on a Ray cluster
 
 `--config.FIELD=VALUE` with a field of configs/base.py applies to every run; `--config.sweep.seeds=(0,1)` to the sweep.
 """
@@ -21,6 +22,8 @@ def get_config() -> ConfigDict:
     # True: of runs that differ in their method alone, only the first trains the warm-up, in which all weights are 1.
     # The others begin at its end, which saves 75 of the paper's 120 epochs.
     config.sweep.share_warmup = False
+    # With --launcher ray: what a run needs of one machine, by Ray's names. A dict in its place can have other names.
+    config.sweep.resources = ConfigDict({"CPU": 1, "GPU": 0, "TPU": 0})
     return config.lock()
 
 

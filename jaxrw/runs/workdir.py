@@ -24,7 +24,7 @@ from jaxrw.system.errors import RunError, UserError
 _MAY_DIFFER = ("dataset.data_dir", "evaluation.save_adversarial", "checkpoint.keep_warmup", "writers")
 
 # File with the operating system's lock, which is released when the process ends in any way.
-_LOCK = ".lock"
+LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -86,7 +86,7 @@ def _prepare(
 
 @contextlib.contextmanager
 def _locked(workdir: pathlib.Path) -> Iterator[None]:
-    lock = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    lock = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         _lock(workdir, lock)
         yield

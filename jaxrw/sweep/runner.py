@@ -1,13 +1,14 @@
-"""Runs a sweep and says what has failed."""
+"""Runs a sweep, on this machine or on a Ray cluster, and says what has failed."""
 
+import importlib.util
 import pathlib
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from jaxrw.sweep import sequential, times
+from jaxrw.sweep import on_ray, sequential, times
 from jaxrw.sweep.plan import create_runs, finished
-from jaxrw.system.errors import RunError
+from jaxrw.system.errors import RunError, UserError
 
 
 def run(
@@ -19,8 +20,9 @@ def run(
     overrides: Sequence[str] = (),
     flags: Sequence[str] = (),
     only_list: bool = False,
+    with_ray: bool = False,
 ) -> None:
-    """Runs the unfinished runs of a sweep one after the other; a failure does not stop it.
+    """Runs the unfinished runs of a sweep, one after the other or on a Ray cluster; a failure does not stop it.
 
     Each run is a process of its own, so that its memory, compiled programs and crashes do not reach the others.
 
@@ -32,12 +34,15 @@ def run(
       overrides: flags that set fields of every run.
       flags: further flags of every run, as "--mode=evaluate".
       only_list: print the commands of the unfinished runs instead.
+      with_ray: run them on the machines of a Ray cluster, as many at a time as `sweep.resources` allows.
 
     Raises:
-      UserError: the sweep or the config of a run cannot be used; nothing has been run.
+      UserError: the sweep or the config of a run cannot be used; nothing has been run. Or the cluster cannot be used.
       RunError: some runs failed; all others were run.
-      Stopped: SIGTERM; the active run has received it too and has ended.
+      Stopped: SIGTERM; the active runs have received it too and have ended.
     """
+    if with_ray and importlib.util.find_spec("ray") is None:
+        raise UserError('--launcher ray needs Ray; install it with pip install "jaxrw[ray]"')
     sweep = create_runs(config, path, workdir, overrides=overrides, flags=flags)
     done = {item: results for item in sweep if (results := finished(item))}
     unfinished = [item for item in sweep if item not in done]
@@ -46,7 +51,18 @@ def run(
             print(item.command(launcher))
         return
     print(f"{len(sweep)} runs below {workdir}, {len(done)} of them done", flush=True)
-    failed = sequential.run_all(sweep, unfinished, estimated=times.estimate_seconds(done), launcher=launcher)
+    if with_ray:
+        failed = on_ray.run_all(
+            sweep,
+            unfinished,
+            resources=config.sweep.resources,
+            workdir=pathlib.Path(workdir),
+            launcher=launcher,
+        )
+    else:
+        failed = sequential.run_all(
+            sweep, unfinished, estimated=times.estimate_seconds(done), launcher=launcher
+        )
     summary = f"{len(sweep) - len(failed)} of {len(sweep)} runs are done"
     if failed:
         names = "; ".join(f"{item.name} (status {status})" for item, status in failed.items())
