@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
@@ -235,6 +236,9 @@ def _check_nodes(needed: Mapping[str, float], paths: list[pathlib.Path]) -> None
             f"sweep.resources asks for {_words(needed)} of one node; the nodes of the Ray cluster have "
             f"{'; '.join(sorted(found))}"
         )
+    has = {name for key in fitting for name, amount in nodes[key]["Resources"].items() if amount}
+    for name in sorted({"GPU", "TPU"} & has - needed.keys()):
+        _print(f"warning: nodes have {name}s, and sweep.resources asks for none: no run gets one of its own")
     probes = {
         key: ray.remote(processes.missing)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(key, soft=False))
@@ -257,6 +261,9 @@ def _check_nodes(needed: Mapping[str, float], paths: list[pathlib.Path]) -> None
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
     """Makes SIGTERM raise `Stopped`, as KeyboardInterrupt up to here: Ray's calls let no other exception pass."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     received: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
