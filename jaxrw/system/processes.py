@@ -39,7 +39,7 @@ def run_bound(
 ) -> Iterator[str | int]:
     """Runs Python in a process that Linux kills if this process dies, however it dies.
 
-    If this process is stopped, it stops the other one first, which may save its state.
+    If this process is stopped, or its own parent dies, it stops the other one first, which may save its state.
 
     Args:
       arguments: of Python.
@@ -49,11 +49,13 @@ def run_bound(
         started before the lock is released, unless that takes minutes.
 
     Yields:
-      The name of this machine when the process has started, then the exit status of the process.
+      The name of this machine when the process has started, then the exit status of the process; that of a process that
+      stopped on request if the parent of this process died.
 
     Raises:
       OSError: a path does not exist on this machine.
     """
+    parent = os.getppid()
     _wait_for_release(lock)
     binding = [sys.executable, "-m", __name__, str(os.getpid())]
     with open(os.open(output, os.O_WRONLY | os.O_APPEND), "wb") as file:
@@ -67,10 +69,14 @@ def run_bound(
         )
     with _stopping(process):
         yield socket.gethostname()
-        while True:  # Ray interrupts Python, but no call of the system.
+        while os.getppid() == parent:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                yield process.wait(1)
+                yield process.wait(
+                    1
+                )  # In short calls, because Ray interrupts Python but no call of the system.
                 return
+        _stop(process)  # A worker of Ray may outlive its node.
+        yield preemption.STATUS
 
 
 def missing(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
@@ -84,13 +90,17 @@ def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _stop(process)
         raise
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_for_release(lock: pathlib.Path) -> None:

@@ -102,6 +102,21 @@ def test_no_process_outlives_the_one_that_started_it(here, number, has_handler, 
     assert (here / "saved").exists() == saves
 
 
+def test_it_ends_with_the_parent_of_the_one_that_started_it(here):
+    """As a node of Ray whose workers live on; it saves its state first."""
+    (here / "starting.py").write_text(STARTING.format(handler=False))
+    program = (
+        "import subprocess, sys; subprocess.run([sys.executable, 'starting.py'], stderr=subprocess.DEVNULL)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=here)
+    wait_until((here / "number").exists)
+    bound = int((here / "number").read_text())
+    process.kill()
+    process.wait()
+    wait_until(lambda: not is_alive(bound), seconds=10)
+    assert (here / "saved").exists()
+
+
 def test_it_does_not_start_if_its_parent_has_died_before(here):
     program = "import pathlib; pathlib.Path('ran').touch()"
     command = [sys.executable, "-m", "jaxrw.system.processes", "1", sys.executable, "-c", program]
