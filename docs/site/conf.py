@@ -40,6 +40,7 @@ NAVIGATION = {
         "docs/gpu": "GPU",
         "docs/cloud_tpu": "Cloud TPU",
         "docs/slurm": "Slurm",
+        "docs/ray": "Ray",
         "docs/reliability": "Reliability",
     },
     "Reference": {f"docs/reference/{name}": f"jaxrw.{name}" for name in MODULES},

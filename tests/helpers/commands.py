@@ -196,6 +196,14 @@ def _tensorboard(arguments):
     assert "train/loss" in done.stdout
 
 
+def _ray(arguments):
+    """Ray's own help lists the flags, where Ray is installed."""
+    program = pathlib.Path(sys.executable).with_name("ray")
+    if program.exists():
+        done = subprocess.run([program, arguments[0], "--help"], check=True, capture_output=True, text=True)
+        assert {f"--{flag}" for flag in _flags(arguments)} <= set(done.stdout.replace(",", " ").split())
+
+
 def _tfds(arguments):
     """The command needs TensorFlow, which is not here; its source has the flags."""
     source = pathlib.Path(importlib.util.find_spec("tensorflow_datasets").origin).parent / "scripts" / "cli"
@@ -236,6 +244,7 @@ _RULES = {
     "make": _make,
     "pip": _pip,
     "tensorboard": _tensorboard,
+    "ray": _ray,
     "tfds": _tfds,
     "sha256sum": _sha256sum,
     ".": _activate,

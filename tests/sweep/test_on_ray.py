@@ -204,7 +204,7 @@ def test_a_run_whose_worker_is_killed_is_started_again(here, capsys):
 
 def test_a_run_whose_node_dies_is_started_again_on_another(here, cluster, capsys):
     order(mail=["wait"])
-    node = add_node(cluster)
+    add_node(cluster)
 
     def kill():
         wait_until(lambda: notes("mail"))
@@ -218,8 +218,8 @@ def test_a_run_whose_node_dies_is_started_again_on_another(here, cluster, capsys
     assert not is_alive(first)
     assert lines("ended") == ["mail"]
     assert "; it is started again" in capsys.readouterr().out
-    for each in [each for each in (node, *cluster.worker_nodes) if not each.remaining_processes_alive()]:
-        cluster.remove_node(each)
+    for node in [node for node in cluster.worker_nodes if not node.remaining_processes_alive()]:
+        cluster.remove_node(node)
 
 
 def test_a_run_that_was_stopped_is_started_again(here, capsys):
@@ -374,7 +374,7 @@ def test_a_real_run_whose_worker_is_killed_ends_the_same(here, capsys):
     ]
     run_flags = [f"--config={ROOT / 'configs' / 'digits.py'}", "--config.seed=0", "--workdir=runs/whole"]
     whole = subprocess.Popen(
-        [sys.executable, ROOT / "launch.py", *flags, *run_flags],
+        [sys.executable, ROOT / "launch.py", *run_flags, *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
