@@ -37,6 +37,11 @@ def forget_programs():
     gc.collect()
 
 
-# PyTorch is an extra; without it, these cannot be imported for their doctests.
-_WITH_TORCH = ["helpers/torch_networks.py", "helpers/torch_recipe.py"]
-collect_ignore = [] if importlib.util.find_spec("torch") else _WITH_TORCH
+# PyTorch and Ray are extras; without them, these cannot be imported for their doctests.
+_WITH_EXTRA = {
+    "torch": ["helpers/torch_networks.py", "helpers/torch_recipe.py"],
+    "ray": ["helpers/ray_cluster.py"],
+}
+collect_ignore = [
+    path for name, paths in _WITH_EXTRA.items() if not importlib.util.find_spec(name) for path in paths
+]

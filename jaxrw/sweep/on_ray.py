@@ -247,10 +247,10 @@ def _check_nodes(needed: Mapping[str, float], paths: list[pathlib.Path]) -> None
     }
     for key, probe in probes.items():
         try:
-            missing = ray.get(probe)
+            missing = ray.get(probe, timeout=processes.PATIENCE)
         except RayTaskError as error:
             raise UserError(f"{fitting[key]} cannot run jaxrw: {_reason(error)}") from error
-        except RayError:  # The node died.
+        except RayError:  # The node died, or is too busy to say.
             continue
         if missing:
             raise UserError(

@@ -1,10 +1,10 @@
 """Sweeps on a Ray cluster of this machine: what runs where, and what happens when workers, nodes and runs end."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
-import secrets
 import signal
 import subprocess
 import sys
@@ -68,34 +68,48 @@ note("ended", workdir.name)
 """
 
 VARIANTS = ({"method": {"name": "mail"}}, {"method": {"name": "gairat"}})
-NODE = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
+
+
+class Cluster:
+    """Nodes on each of which one run fits; those that are added have a resource of their own."""
+
+    def __init__(self):
+        program = ROOT / "tests" / "helpers" / "ray_cluster.py"
+        self._process = subprocess.Popen(
+            [sys.executable, program],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.address, self.token = self._process.stdout.readline().split()
+
+    def do(self, word):
+        print(word, file=self._process.stdin, flush=True)
+        assert self._process.stdout.readline().strip() == self.address
+
+    def close(self):
+        self._process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes, on each of which one run fits; the second has a resource of its own."""
+    """Two nodes."""
     pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))  # Ray would write one into the home directory.
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", str(ROOT))
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **NODE})
-        add_node(made)
-        patch.setenv("RAY_ADDRESS", made.address)
-        yield made
-        made.shutdown()
-
-
-def add_node(cluster):
-    return cluster.add_node(num_cpus=1, resources={"second": 1}, **NODE)
+    cluster = Cluster()
+    with contextlib.closing(cluster), pytest.MonkeyPatch.context() as patch:
+        cluster.do("add")
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        patch.setenv("RAY_AUTH_TOKEN", cluster.token)
+        yield cluster
 
 
 @pytest.fixture
 def here(cluster, tmp_path, monkeypatch):
     """An empty current directory with a launcher that trains nothing."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "launcher.py").write_text(LAUNCHER)
     order()
     return tmp_path
@@ -204,7 +218,7 @@ def test_a_run_whose_worker_is_killed_is_started_again(here, capsys):
 
 def test_a_run_whose_node_dies_is_started_again_on_another(here, cluster, capsys):
     order(mail=["wait"])
-    add_node(cluster)
+    cluster.do("add")
 
     def kill():
         wait_until(lambda: notes("mail"))
@@ -218,8 +232,7 @@ def test_a_run_whose_node_dies_is_started_again_on_another(here, cluster, capsys
     assert not is_alive(first)
     assert lines("ended") == ["mail"]
     assert "; it is started again" in capsys.readouterr().out
-    for node in [node for node in cluster.worker_nodes if not node.remaining_processes_alive()]:
-        cluster.remove_node(node)
+    cluster.do("bury")
 
 
 def test_a_run_that_was_stopped_is_started_again(here, capsys):
@@ -306,8 +319,10 @@ def test_stopping_it_stops_all_runs(here, number, status):
     names = ("mail", "gairat", "ewat")
     order(**{name: ["wait"] for name in names})
     process = start_driver(here)
-    wait_until(lambda: sum(len(notes(name)) for name in names) == 2)
-    process.send_signal(number)
+    try:
+        wait_until(lambda: process.poll() is not None or sum(len(notes(name)) for name in names) == 2)
+    finally:
+        process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status
     begun = [note for name in names for note in notes(name)]
