@@ -11,7 +11,7 @@ from jaxrw.system import compilation
 CHOICE = "--xla_cpu_experimental_ynn_fusion_type"
 
 
-@pytest.mark.parametrize("version", ["0.10.0", "0.10.2"])
+@pytest.mark.parametrize("version", ["0.10.0", "0.10.2", "0.11.0", "0.12.0.1"])
 def test_flags_of_the_user_stay(version, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda package: version)
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -24,7 +24,7 @@ def test_flags_of_the_user_stay(version, monkeypatch):
     assert compilation.os.environ["XLA_FLAGS"] == f"{CHOICE}=LIBRARY_FUSION_TYPE_INVALID"
 
 
-@pytest.mark.parametrize("version", ["0.9.1", "0.11.0", "0.12.0", "1.0"])
+@pytest.mark.parametrize("version", ["0.9.1", "0.13.0", "1.0"])
 def test_no_other_version_is_given_a_flag_that_may_end_it(version, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda package: version)
     monkeypatch.delenv("XLA_FLAGS", raising=False)
