@@ -5,8 +5,8 @@ import os
 import pathlib
 import warnings
 
-# JAX convolves on the CPU with YNNPACK, and attacks then take 1.3 to 1.6 times as long as with XLA's own kernels. Matrix
-# products stay with YNNPACK.
+# JAX convolves on the CPU with YNNPACK, and attacks then take 1.3 to 1.6 times as long as with XLA's own kernels.
+# Matrix products stay with YNNPACK.
 _XLA_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 
 # Versions that know the flag: XLA aborts the process for one that it does not know.
