@@ -6,7 +6,7 @@
 step      the training step that `launch.py` runs, PGD-10 and one update: time, share of the chip's peak, memory
 torch     the same step in PyTorch, channels last, under autocast and torch.compile; left out where PyTorch is not there
 evaluate  PGD-100 and AutoAttack of 1,000 images by a network with random weights, which few images fool, so that it
-          takes about as long as it can
+          takes about as long as it can; AutoAttack also with surrogates in tensorfloat32 and bfloat16
 exact     whether three steps give the same bits twice, and how far logits at precision "highest" are from the CPU's
 
 Each result is kept in benchmarks/results/accelerator.json at once. After an interruption, or when the minutes are over,
@@ -103,9 +103,16 @@ def _cases(flags: argparse.Namespace, deadline: float) -> Iterator[Case]:
                 yield f"exact {network}", functools.partial(_exact, _config(network, flags, batch=64))
             elif part == "evaluate":
                 config = _config(network, flags, batch=min(500, flags.images))
-                for attack in ("pgd100", suite.AUTOATTACK):
-                    name = f"{attack} of {flags.images} images, {network}"
-                    yield name, functools.partial(_evaluate, config, attack, flags.images, deadline)
+                for attack, surrogate in (
+                    ("pgd100", "none"),
+                    *((suite.AUTOATTACK, surrogate) for surrogate in suite.SURROGATES),
+                ):
+                    words = "" if surrogate == "none" else f", surrogate {surrogate}"
+                    name = f"{attack} of {flags.images} images, {network}{words}"
+                    yield (
+                        name,
+                        functools.partial(_evaluate, config, attack, surrogate, flags.images, deadline),
+                    )
             else:
                 for batch in flags.batch:
                     for dtype in flags.dtype:
@@ -155,7 +162,7 @@ def _torch_step(config: ConfigDict, repeats: int) -> Row:
     return _times(seconds, config.optim.batch_size)
 
 
-def _evaluate(config: ConfigDict, attack: str, number: int, deadline: float) -> Row:
+def _evaluate(config: ConfigDict, attack: str, surrogate: str, number: int, deadline: float) -> Row:
     """Times an evaluation of random images under labels that the network predicts, compiling included."""
     experiment = problem.create_experiment(config, size=number)
     variables = experiment.create_state().variables
@@ -163,6 +170,7 @@ def _evaluate(config: ConfigDict, attack: str, number: int, deadline: float) -> 
     pixels = np.asarray(to_pixels(experiment.dataset.test.images))
     labels = np.asarray(jnp.concatenate([logits_fn(part) for part in np.array_split(pixels, 10)])).argmax(1)
     began = time.perf_counter()
+    more: Row = {}
     if attack == suite.AUTOATTACK:
         timing.RESULTS.mkdir(exist_ok=True)
         result = autoattack(
@@ -172,11 +180,14 @@ def _evaluate(config: ConfigDict, attack: str, number: int, deadline: float) -> 
             labels,
             eps=config.evaluation.eps,
             batch_size=config.optim.batch_size,
+            surrogate=experiment.surrogate(surrogate, variables),
             progress=lambda now: _check(deadline),
-            state_path=timing.RESULTS / f"accelerator-{config.model.name}.npz",
+            state_path=timing.RESULTS / f"accelerator-{config.model.name}-{surrogate}.npz",
         )
         seconds = sum(result.seconds.values())  # of all calls, if it was interrupted
         robust = 100 * float(result.robust.mean())
+        if surrogate != "none":
+            more["unconfirmed"] = len(result.unconfirmed)
     else:
         adversary = suite.create(attack, eps=config.evaluation.eps, step_size=config.evaluation.step_size)
         split = accuracy.Split(experiment.dataset.test.images, labels.astype(np.int32))
@@ -189,7 +200,7 @@ def _evaluate(config: ConfigDict, attack: str, number: int, deadline: float) -> 
         )
         robust = evaluator.measure(attack, step.replicate(variables)).accuracy
         seconds = time.perf_counter() - began
-    return {"seconds": seconds, "robust_percent": robust}
+    return {"seconds": seconds, "robust_percent": robust} | more
 
 
 def _exact(config: ConfigDict) -> Row:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -30,6 +31,27 @@ def test_no_other_version_is_given_a_flag_that_may_end_it(version, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     compilation.choose_cpu_kernels()
     assert "XLA_FLAGS" not in compilation.os.environ
+
+
+def test_who_has_not_chosen_is_told(monkeypatch):
+    """One line, at the caller, and only where it would help."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.12.0")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+
+    def attack():
+        compilation.warn_of_slow_kernels()
+
+    with pytest.warns(UserWarning, match="call jaxrw.system.compilation.choose_cpu_kernels") as caught:
+        attack()
+    assert caught[0].filename == __file__
+    assert "\n" not in str(caught[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.13.0")
+        attack()
+        monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.12.0")
+        compilation.choose_cpu_kernels()
+        attack()
 
 
 def test_launch_chooses_before_jax_is_imported():

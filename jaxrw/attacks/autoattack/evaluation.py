@@ -23,7 +23,7 @@ from jaxrw.attacks.autoattack.result import AutoAttackResult, Progress
 from jaxrw.attacks.autoattack.state import ROBUST, WRONG, State
 from jaxrw.attacks.random_models import RandomLogitsFn
 from jaxrw.attacks.types import LogitsFn
-from jaxrw.system import hosts
+from jaxrw.system import compilation, hosts
 
 # Streams of the random key that are none of an attack.
 _VOTES = 2**16
@@ -106,11 +106,13 @@ def autoattack(
       ValueError: invalid arguments, or as `StateError` a state file of another evaluation.
 
     Warns:
+      UserWarning: JAX has slow kernels on this CPU and was not told to use others.
       RobustnessWarning: an eps that is usual for another norm; outputs that are probabilities, random, or dependent on
         the batch; logits that are NaN; input gradients that are 0; Square fooling what the attacks with gradients did
         not; images that fool only sometimes.
     """
     checks.check_key(key)
+    compilation.warn_of_slow_kernels()
     images, labels = np.asarray(images), np.asarray(labels)
     attacks = ensemble.get_version(version).attacks if attacks is None else tuple(attacks)
     checks.check_problem(images, labels, norm=norm, eps=eps, batch_size=batch_size)
