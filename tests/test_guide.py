@@ -101,8 +101,8 @@ def test_figures_are_drawn_again_as_the_page_says(here):
     assert drawn.exists()
 
 
-def test_autoattack_runs_in_l2_and_on_random_models_as_the_page_says(monkeypatch):
-    plain, random = blocks("evaluation")
+def test_autoattack_runs_in_l2_on_random_models_and_with_a_surrogate_as_the_page_says(monkeypatch):
+    plain, random, cheap = blocks("evaluation")
     weights = jax.random.normal(jax.random.key(0), (12, 3))
     images = jax.random.uniform(jax.random.key(1), (6, 2, 2, 3))
     model = jax.tree_util.Partial(lambda weights, images: images.reshape(len(images), -1) @ weights, weights)
@@ -115,6 +115,8 @@ def test_autoattack_runs_in_l2_and_on_random_models_as_the_page_says(monkeypatch
         warnings.simplefilter("ignore", attacks.RobustnessWarning)  # of votes that were close
         exec(random, namespace)
     assert namespace["result"].version == "rand"
+    exec(cheap, namespace)
+    assert namespace["result"].surrogate
 
 
 def test_kernels_are_chosen_as_the_page_says(monkeypatch):

@@ -41,7 +41,7 @@ def run(
       RunError: some runs failed; all others were run.
       Stopped: SIGTERM; the active runs have received it too and have ended.
     """
-    if with_ray and importlib.util.find_spec("ray") is None:
+    if with_ray and not only_list and importlib.util.find_spec("ray") is None:
         raise UserError('--launcher ray needs Ray; install it with pip install "jaxrw[ray]"')
     sweep = create_runs(config, path, workdir, overrides=overrides, flags=flags)
     done = {item: results for item in sweep if (results := finished(item))}

@@ -125,6 +125,8 @@ def test_a_result_prints_as_a_table():
         eps=0.03,
         version="standard",
         individual=False,
+        surrogate=False,
+        unconfirmed=np.zeros(0, int),
         warnings=("gradients may be masked",),
     )
     assert repr(result).splitlines() == [
