@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from helpers.flags import TINY
+from helpers.waiting import is_alive, wait_until
 from ml_collections import ConfigDict
 
 import launch
@@ -143,21 +143,6 @@ def notes(name):
 
 def lines(name):
     return [line.removesuffix("-0") for line in pathlib.Path(name).read_text().splitlines()]
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_alive(number):
-    """Whether a process is there and not only waits to be reaped."""
-    try:
-        return pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def meanwhile(function):

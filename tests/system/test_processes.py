@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from helpers.waiting import is_alive, wait_until
 
 from jaxrw.system import processes
 
@@ -22,21 +23,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "output").touch()
     return tmp_path
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_alive(number):
-    """Whether a process is there and not only waits to be reaped."""
-    try:
-        return pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def run_bound(here, program):
