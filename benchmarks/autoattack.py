@@ -113,8 +113,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_jaxrw(problem: Problem, attacks: Sequence[str], seed: int) -> Result:
     """Runs attacks of this project, each on the images that the ones before it left robust."""
+    model = problem.model
+    variables = torch_weights.load(problem.weights, model=model, num_classes=model.num_classes)
     with plain_convolutions() if problem.plain else contextlib.nullcontext():
-        return _run_jaxrw(problem, attacks, seed)
+        result = autoattack(
+            jax.random.key(seed),
+            logits_function(model, variables),
+            problem.images,
+            problem.labels,
+            norm=problem.norm,
+            eps=problem.eps,
+            batch_size=problem.batch_size,
+            attacks=attacks,
+        )
+    fooled_by = result.fooled_by
+    robust = {name: (fooled_by == ROBUST) | (fooled_by > number) for number, name in enumerate(attacks)}
+    return _result(fooled_by != WRONG, robust, result.seconds)
 
 
 @contextlib.contextmanager
@@ -122,24 +136,6 @@ def plain_convolutions() -> Iterator[None]:
     """Lets the layers of every network be plain `flax.linen.Conv`."""
     with mock.patch.object(base, "for_flax", jax.lax.conv_general_dilated):
         yield
-
-
-def _run_jaxrw(problem: Problem, attacks: Sequence[str], seed: int) -> Result:
-    model = problem.model
-    variables = torch_weights.load(problem.weights, model=model, num_classes=model.num_classes)
-    result = autoattack(
-        jax.random.key(seed),
-        logits_function(model, variables),
-        problem.images,
-        problem.labels,
-        norm=problem.norm,
-        eps=problem.eps,
-        batch_size=problem.batch_size,
-        attacks=attacks,
-    )
-    fooled_by = result.fooled_by
-    robust = {name: (fooled_by == ROBUST) | (fooled_by > number) for number, name in enumerate(attacks)}
-    return _result(fooled_by != WRONG, robust, result.seconds)
 
 
 def run_reference(problem: Problem, attacks: Sequence[str], seed: int) -> Result:

@@ -70,10 +70,9 @@ def run_bound(
     with _stopping(process):
         yield socket.gethostname()
         while os.getppid() == parent:
+            # In short calls, because Ray interrupts Python but no call of the system.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                yield process.wait(
-                    1
-                )  # In short calls, because Ray interrupts Python but no call of the system.
+                yield process.wait(1)
                 return
         _stop(process)  # A worker of Ray may outlive its node.
         yield preemption.STATUS

@@ -58,22 +58,23 @@ class AttackRun:
             return
         num_hosts, nan_before = jax.process_count(), state.nan
         local = examples[hosts.local_mask(len(self.problem.labels))[examples]]
+        per_host = -(-int(state.attacked[number]) // num_hosts)
         if self.problem.placement.surrogate is None:
-            self._run_in_slots(local, int(state.attacked[number]), asks_surrogate=False)
+            self._run_in_slots(local, per_host, asks_surrogate=False)
         else:
             trusting = local[~state.unconfirmed[local]]
-            self._run_in_slots(trusting, int(state.attacked[number]), asks_surrogate=True)
+            self._run_in_slots(trusting, per_host, asks_surrogate=True)
             # An example whose image has fooled the surrogate alone is attacked with the model from then on.
             doubting = local[state.unconfirmed[local] & ~state.fooled[number, local]]
-            self._run_in_slots(doubting, len(doubting) * num_hosts, asks_surrogate=False)
+            self._run_in_slots(doubting, len(doubting), asks_surrogate=False)
         state.merge_hosts(nan_before)
         state.slots = {}
         self.file.save(state)
         if num_hosts > 1:
             self.progress(self._progress(0, together=True))
 
-    def _run_in_slots(self, examples: np.ndarray, num_global: int, *, asks_surrogate: bool) -> None:
-        """Attacks some examples of this host, of `num_global` on all hosts, until each is fooled or has resisted."""
+    def _run_in_slots(self, examples: np.ndarray, expected: int, *, asks_surrogate: bool) -> None:
+        """Attacks examples of this host until each is fooled or has resisted, in slots for the `expected` number."""
         state, tried = self.state, self.state.tried[self.number]
         waiting = examples[tried[examples] < self._num_rounds]
         if not len(waiting):
@@ -83,9 +84,7 @@ class AttackRun:
             jax.random.fold_in(self.problem.key, self.attack.stream),
             self.problem,
             self._one_round,
-            size=slot_count(
-                -(-num_global // jax.process_count()), placement.batch_size, placement.sharding.num_devices
-            ),
+            size=slot_count(expected, placement.batch_size, placement.sharding.num_devices),
             asks_surrogate=asks_surrogate,
         )
         if state.slots.get("slot_attack") == self.number:

@@ -187,7 +187,9 @@ def _warnings_before(problem: Problem, logits_fn: LogitsFn | RandomLogitsFn) -> 
     yield from checks.output_warnings(placement.predict, logits_fn, images, is_random=placement.num_votes > 0)
     yield from checks.gradient_warnings(placement.plain, placement.split(images), placement.split(labels))
     if placement.surrogate is not None:
-        yield from checks.surrogate_warnings(placement.predict(images), placement.predict_surrogate(images))
+        logits, others = placement.first_batch(problem.logits), placement.predict_surrogate(images)
+        checks.check_surrogate(logits, others)
+        yield from checks.surrogate_warnings(logits, others)
     number = int(np.isnan(problem.logits).any(1).sum())
     if number:
         yield f"the logits of {number} images are NaN; these count as not robust"

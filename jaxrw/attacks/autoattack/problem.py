@@ -157,7 +157,7 @@ class Problem:
 
         Raises:
           ValueError: the model takes no batch or is in training mode, the logits are not [B, K] with K of at least 2,
-            those of the surrogate have another shape, or a label is not in 0..K-1.
+            or a label is not in 0..K-1.
         """
         first = placement.first_batch(images)
         try:
@@ -167,8 +167,6 @@ class Problem:
                 raise ValueError(words) from error
             raise
         checks.check_model(first, predicted, labels)
-        if placement.surrogate is not None:
-            checks.check_surrogate(predicted, placement.predict_surrogate(first))
         logits, correct = placement.judge(images, labels, np.arange(len(labels)))
         targets = placement.rank(logits, labels, num_targets)
         return cls(key, placement, norm, eps, images, labels, logits, correct, targets)
