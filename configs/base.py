@@ -117,7 +117,8 @@ def get_config() -> ConfigDict:
     config.optim.clip_norm = placeholder(float)  # largest norm of the whole gradient; None: any
 
     config.evaluation = ConfigDict()
-    # Columns of the table, keys of `jaxrw.attacks.suite.ATTACKS`: these, and scaled_pgd. aa takes by far the longest.
+    # Columns of the table, keys of `jaxrw.attacks.suite.ATTACKS`. aa takes by far the longest; apgd_t, its first two
+    # attacks, a quarter of that.
     config.evaluation.attacks = ("clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa")
     config.evaluation.norm = "linf"  # or l2, l1: of eps and step_size
     config.evaluation.eps = 8 / 255  # 0.5 is usual for l2

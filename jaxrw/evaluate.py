@@ -284,29 +284,35 @@ class _Evaluation:
             {
                 attack: suite.create(attack, norm=self.norm, eps=self.eps, step_size=self.step_size)
                 for attack in self.attacks
-                if attack not in (suite.AUTOATTACK, suite.CORRUPTIONS)
+                if suite.ATTACKS[attack].measured is suite.Measured.ATTACK
             },
             batch_size=self.batch_size,
             keep_images=self.save_adversarial,
         )
         for name in names:
             variables, checkpoint = restore(name), results["checkpoints"][name]
-            state_path = self.workdir / f"autoattack-{name}.npz"  # of an AutoAttack that is not finished
             for attack in self.attacks:
+                column = suite.ATTACKS[attack]
+                # Of an AutoAttack that is not finished.
+                state_path = self.workdir / f"{column.details}-{name}.npz"
                 images_path = self.workdir / f"adversarial-{name}-{attack}.npz"
-                saves_images = self.save_adversarial and attack not in ("clean", suite.CORRUPTIONS)
+                saves_images = (
+                    self.save_adversarial
+                    and attack != "clean"
+                    and column.measured is not suite.Measured.CORRUPTIONS
+                )
                 if checkpoint["accuracy"][attack] is not None and (not saves_images or images_path.exists()):
                     continue
                 # Images of other settings, or of a measurement that results.json does not hold.
                 images_path.unlink(missing_ok=True)
                 values = None if saves_images else already_measured(results, checkpoint, attack)
-                if values is None and attack == suite.CORRUPTIONS:
+                if values is None and column.measured is suite.Measured.CORRUPTIONS:
                     values = *self._measure_corruptions(name, variables), None
                 elif values is None:
-                    if attack == suite.AUTOATTACK:
-                        measured, details = self._run_autoattack(name, variables, state_path)
+                    title, details = f"{name}: {attack}", None
+                    if column.measured is suite.Measured.AUTOATTACK:
+                        measured, details = self._run_autoattack(name, variables, column.ensemble, state_path)
                     else:
-                        title, details = f"{name}: {attack}", None
                         measured = self._run_attack(title, variables, attack, evaluator)
                     if saves_images:
                         _save_images(images_path, self.experiment.dataset.test.labels, measured)
@@ -316,7 +322,7 @@ class _Evaluation:
                 if attack == "clean" and (words := doubt(checkpoint)) and hosts.is_first():
                     print(f"warning: {name}: {words}", file=sys.stderr)
                 write_results(self.workdir, results)
-                if attack == suite.AUTOATTACK:
+                if column.measured is suite.Measured.AUTOATTACK:
                     state_path.unlink(missing_ok=True)
                     # A kill may have left one, and a state with nothing left to attack is not written again.
                     state_path.with_name(files.scratch_name(state_path.name)).unlink(missing_ok=True)
@@ -354,9 +360,16 @@ class _Evaluation:
         return statistics.fmean(found.values()), found
 
     def _run_autoattack(
-        self, name: str, variables: step.Variables, state_path: pathlib.Path
+        self,
+        name: str,
+        variables: step.Variables,
+        attacks: Sequence[str] | None,
+        state_path: pathlib.Path,
     ) -> tuple[accuracy.Measurement, dict[str, Any]]:
-        """Runs AutoAttack, from `state_path` if it was stopped; also returns its details for results.json."""
+        """Runs AutoAttack, from `state_path` if it was stopped; also returns its details for results.json.
+
+        `attacks` None: those of the version, which otherwise is the standard one.
+        """
         test = self.experiment.dataset.test
 
         def progress(now: Progress) -> None:
@@ -374,7 +387,8 @@ class _Evaluation:
                     test.labels,
                     norm=self.norm,
                     eps=self.eps,
-                    version=self.version,
+                    version=self.version if attacks is None else "standard",
+                    attacks=attacks,
                     surrogate=self.experiment.surrogate(self.surrogate, variables),
                     batch_size=self.batch_size,
                     progress=progress,

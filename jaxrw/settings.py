@@ -204,7 +204,8 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
         is_finite = not isinstance(value, float) or math.isfinite(value)
         if not (is_finite and contains(value)):
             raise UserError(f"{field} is {value}; {requirement}")
-    if suite.AUTOATTACK in config.evaluation.attacks and config.evaluation.eps == 0:
+    measured = {suite.ATTACKS[name].measured for name in config.evaluation.attacks}
+    if suite.Measured.AUTOATTACK in measured and config.evaluation.eps == 0:
         raise UserError("evaluation.eps is 0; AutoAttack needs a positive one, as 8/255, which is 0.03137")
     if methods.get(config.method.name).counts_steps and config.attack.num_steps == 0:
         raise UserError(

@@ -407,7 +407,18 @@ def test_evaluation_of_a_run(whole, capsys):
     for name, checkpoint in results["checkpoints"].items():
         assert checkpoint["num_examples"] == 30, name
         accuracy = checkpoint["accuracy"]
-        columns = ["clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "scaled_pgd", "apgd_ce", "aa", "corruptions"]
+        columns = [
+            "clean",
+            "fgsm",
+            "pgd20",
+            "pgd100",
+            "cw_pgd",
+            "scaled_pgd",
+            "apgd_ce",
+            "apgd_t",
+            "aa",
+            "corruptions",
+        ]
         assert list(accuracy) == columns
         assert accuracy["clean"] >= accuracy["pgd20"]
         assert accuracy["fgsm"] is None

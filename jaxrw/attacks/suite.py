@@ -1,6 +1,7 @@
 """The attacks that runs are evaluated with, one record each: the columns of every table."""
 
 import dataclasses
+import enum
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,14 @@ from jaxrw.attacks.pgd import fgsm, pgd
 from jaxrw.attacks.types import Attack, LogitsFn
 
 
+class Measured(enum.Enum):
+    """How the accuracy of a column is measured."""
+
+    ATTACK = enum.auto()  # every test image under one `Attack`
+    AUTOATTACK = enum.auto()  # a loop on the host: each attack on the images that the previous ones left
+    CORRUPTIONS = enum.auto()  # other images, under no attack
+
+
 @dataclasses.dataclass(frozen=True)
 class EvaluationAttack:
     """A column of the tables.
@@ -21,16 +30,24 @@ class EvaluationAttack:
       name: as in configs and in results.json.
       title: as in tables and figures.
       settings: fields of `config.evaluation` that its accuracy depends on.
-      create: (norm, eps, step_size) -> `Attack`; None for AutoAttack, which is a loop on the host, and for corruptions,
-        which are other images.
+      measured: how.
+      create: (norm, eps, step_size) -> `Attack`; None where the column is not measured by one.
+      ensemble: AutoAttack's attacks that run; None: those of `config.evaluation.version`.
+      details: field of a checkpoint in results.json with more than the accuracy; None: there is no more.
       extra: whether tables have its column only if it was run, and never say that it was not.
     """
 
     name: str
     title: str
     settings: tuple[str, ...]
-    create: Callable[[str, float, float], Attack] | None
+    measured: Measured = Measured.ATTACK
+    create: Callable[[str, float, float], Attack] | None = None
+    ensemble: tuple[str, ...] | None = None
+    details: str | None = None
     extra: bool = False
+
+
+_OF_PGD = ("norm", "eps", "step_size")
 
 
 def _clean(
@@ -59,36 +76,61 @@ def _as_attack(function: Callable[..., jax.Array], **settings: Any) -> Attack:
     )
 
 
+def _column(
+    name: str,
+    title: str,
+    settings: tuple[str, ...],
+    create: Callable[[str, float, float], Attack],
+    *,
+    extra: bool = False,
+) -> EvaluationAttack:
+    return EvaluationAttack(name, title, settings, create=create, extra=extra)
+
+
 # In the paper's order, which has no extra one.
 ATTACKS = {
     attack.name: attack
     for attack in (
-        EvaluationAttack("clean", "Clean", (), lambda norm, eps, step_size: _clean),
-        EvaluationAttack("fgsm", "FGSM", ("norm", "eps"), _fgsm),
-        EvaluationAttack(
-            "pgd20", "PGD-20", ("norm", "eps", "step_size"), functools.partial(_pgd, num_steps=20)
-        ),
-        EvaluationAttack(
-            "pgd100", "PGD-100", ("norm", "eps", "step_size"), functools.partial(_pgd, num_steps=100)
-        ),
-        EvaluationAttack(
-            "cw_pgd",
-            "CW-PGD",
-            ("norm", "eps", "step_size"),
-            functools.partial(_pgd, num_steps=100, loss="cw"),
-        ),
-        EvaluationAttack(
+        _column("clean", "Clean", (), lambda norm, eps, step_size: _clean),
+        _column("fgsm", "FGSM", ("norm", "eps"), _fgsm),
+        _column("pgd20", "PGD-20", _OF_PGD, functools.partial(_pgd, num_steps=20)),
+        _column("pgd100", "PGD-100", _OF_PGD, functools.partial(_pgd, num_steps=100)),
+        _column("cw_pgd", "CW-PGD", _OF_PGD, functools.partial(_pgd, num_steps=100, loss="cw")),
+        _column(
             "scaled_pgd",
             "PGD-100, 10 z",
-            ("norm", "eps", "step_size"),
+            _OF_PGD,
             functools.partial(_pgd, num_steps=100, loss="scaled_ce"),
             extra=True,
         ),
-        EvaluationAttack("apgd_ce", "APGD-CE", ("norm", "eps"), _apgd_ce),
-        EvaluationAttack("aa", "AA", ("norm", "eps", "version", "surrogate"), None),
-        EvaluationAttack("corruptions", "Corrupted", ("corruptions_dir",), None, extra=True),
+        _column("apgd_ce", "APGD-CE", ("norm", "eps"), _apgd_ce),
+        EvaluationAttack(
+            "apgd_t",
+            "APGD-CE+T",
+            ("norm", "eps", "surrogate"),
+            Measured.AUTOATTACK,
+            ensemble=("apgd-ce", "apgd-t"),
+            details="apgd_t",
+            extra=True,
+        ),
+        EvaluationAttack(
+            "aa",
+            "AA",
+            ("norm", "eps", "version", "surrogate"),
+            Measured.AUTOATTACK,
+            details="autoattack",
+        ),
+        EvaluationAttack(
+            "corruptions",
+            "Corrupted",
+            ("corruptions_dir",),
+            Measured.CORRUPTIONS,
+            details="corruptions",
+            extra=True,
+        ),
     )
 }
+# The names of AutoAttack whole and of corruptions, which reports and checks ask for.
 AUTOATTACK = "aa"
 CORRUPTIONS = "corruptions"
 # Of AutoAttack, without the one for random models: the networks of runs are not random.
@@ -101,14 +143,13 @@ def create(name: str, *, eps: float, step_size: float, norm: str = "linf") -> At
     """Returns the attack of one column.
 
     Args:
-      name: a key of `ATTACKS` other than AutoAttack's and that of corruptions; also "pgdN" for PGD with any number N of
-        steps.
+      name: a key of `ATTACKS` that is measured by an attack; also "pgdN" for PGD with any number N of steps.
       eps: radius in pixel units of [0, 1].
       step_size: PGD's, in pixel units of [0, 1].
       norm: of eps and step_size, a key of `norms.NORMS`.
 
     Raises:
-      ValueError: unknown attack, AutoAttack, or corruptions.
+      ValueError: unknown attack, or not measured by one.
     """
     if name in ATTACKS and (create_ := ATTACKS[name].create) is not None:
         return create_(norm, eps, step_size)

@@ -8,7 +8,7 @@
      "checkpoints": {name: null or {"epoch": e, "step": s, "num_examples": n, "chance": percent,
                                     "accuracy": {attack: percent or null},
                                     "correct": {attack: text},
-                                    "autoattack": {...},
+                                    "autoattack": {...}, "apgd_t": {...},
                                     "corruptions": {name: percent}}},
      "warmup_from": directory or null}
 
@@ -45,9 +45,6 @@ FILE = "file"
 _NAME = "results.json"
 
 _PACKAGES = ("jaxrw", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
-
-# Fields of a checkpoint with details of some columns.
-_DETAILS = {suite.AUTOATTACK: "autoattack", suite.CORRUPTIONS: "corruptions"}
 
 # The content of a results.json, and one of its checkpoints.
 Results = dict[str, Any]
@@ -248,9 +245,9 @@ def _earlier_measurements(
                 measurements["accuracy"][attack] = checkpoint["accuracy"].get(attack)
                 if (correct := checkpoint.get("correct", {}).get(attack)) is not None:
                     measurements.setdefault("correct", {})[attack] = correct
-        for attack, field in _DETAILS.items():
-            if measurements["accuracy"][attack] is not None and field in checkpoint:
-                measurements[field] = checkpoint[field]
+                field = entry.details
+                if field and field in checkpoint and measurements["accuracy"][attack] is not None:
+                    measurements[field] = checkpoint[field]
     return measurements
 
 
@@ -263,7 +260,8 @@ def already_measured(
     """
     for other in results["checkpoints"].values():
         if other and other.get("step") == checkpoint.get("step") and other["accuracy"][attack] is not None:
-            details = other.get(_DETAILS[attack]) if attack in _DETAILS else None
+            field = suite.ATTACKS[attack].details
+            details = other.get(field) if field else None
             return other["accuracy"][attack], details, other.get("correct", {}).get(attack)
     return None
 
@@ -279,8 +277,8 @@ def record(
     checkpoint["accuracy"][attack] = accuracy
     if correct is not None:
         checkpoint.setdefault("correct", {})[attack] = correct
-    if details:
-        checkpoint[_DETAILS[attack]] = details
+    if details and (field := suite.ATTACKS[attack].details):
+        checkpoint[field] = details
 
 
 def doubt(checkpoint: Checkpoint) -> str | None:

@@ -37,8 +37,11 @@ def estimate_seconds(done: dict[Run, Results]) -> dict[Kind, list[float]]:
         if results.get("warmup_from"):  # `train_seconds` includes the warm-up that was reused.
             epochs = _AFTER_WARMUP
             seconds *= 1 - item.config.method.warmup_epochs / item.config.optim.num_epochs
-        if suite.AUTOATTACK in item.config.evaluation.attacks:
-            seconds += _autoattack_seconds(results)
+        seconds += sum(
+            _autoattack_seconds(results, column.details)
+            for column in map(suite.ATTACKS.__getitem__, item.config.evaluation.attacks)
+            if column.measured is suite.Measured.AUTOATTACK
+        )
         estimated[item.file, epochs].append(seconds)
     return estimated
 
@@ -61,13 +64,13 @@ def seconds_left(waiting: list[Run], known: dict[Kind, list[float]]) -> float | 
     return left
 
 
-def _autoattack_seconds(results: Results) -> float:
-    """Returns the seconds, at least 0, of AutoAttack, which attacks a step once even if it is both last and best."""
+def _autoattack_seconds(results: Results, details: str | None) -> float:
+    """Returns the seconds, at least 0, of an AutoAttack, which attacks a step once even if it is both last and best."""
     by_step = {
         checkpoint.get("step"): checkpoint for checkpoint in results["checkpoints"].values() if checkpoint
     }
     seconds = 0.0
     for checkpoint in by_step.values():
         with contextlib.suppress(KeyError, TypeError, AttributeError):  # It has not run, or is damaged.
-            seconds += sum(filter(is_seconds, checkpoint["autoattack"]["seconds"].values()))
+            seconds += sum(filter(is_seconds, checkpoint[details]["seconds"].values()))
     return seconds
