@@ -1,7 +1,6 @@
 """Accuracy of checkpoints on every test image under the attacks of `config.evaluation`, written to results.json."""
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import pathlib
@@ -103,7 +102,7 @@ def run(
         results["train_seconds"] = round(sum(line.get("seconds", 0) for line in lines), 1)
         results["warmup_from"] = runs.warmup.source_of(lines)
         names = [name for name in steps if checkpoint in (None, name)]
-        evaluation = _Evaluation.of(config, experiment, workdir, check)
+        evaluation = _Evaluation(config, experiment, workdir, check)
         evaluation.measure_missing(results, names, restore)
         evaluated = {name: results["checkpoints"][name] for name in names}
         log_evaluation(workdir, evaluated, config.evaluation, writers=writers)
@@ -179,7 +178,7 @@ def _evaluate_file(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path
         preemption.deferring_signals(maximum=hosts.delayed_maximum(), hint=preemption.HINT) as check,
     ):
         results = _begin(sections, experiment, workdir, earlier, identities)
-        evaluation = _Evaluation.of(config, experiment, workdir, check)
+        evaluation = _Evaluation(config, experiment, workdir, check)
         evaluation.measure_missing(results, [FILE], lambda name: step.replicate(variables))
     return results
 
@@ -230,39 +229,23 @@ def _doubt_normalization(experiment: Experiment, variables: step.Variables, path
     )
 
 
-@dataclasses.dataclass(frozen=True)
 class _Evaluation:
-    """What measures checkpoints: an experiment, a place, and fields of `config.evaluation`."""
+    """What measures checkpoints, by `config.evaluation`.
 
-    experiment: Experiment
-    workdir: pathlib.Path
-    check: preemption.Check
-    attacks: tuple[str, ...]
-    norm: str
-    eps: float
-    step_size: float
-    version: str
-    surrogate: str
-    batch_size: int
-    save_adversarial: bool
-    load_corruptions: Callable[[], Iterator[tuple[str, data.Split]]]
+    Args:
+      config: resolved.
+      experiment: the config's.
+      workdir: where results.json goes.
+      check: raises `Stopped` after a signal.
+    """
 
-    @classmethod
-    def of(
-        cls, config: ConfigDict, experiment: Experiment, workdir: pathlib.Path, check: preemption.Check
-    ) -> "_Evaluation":
-        fields = (
-            "attacks",
-            "norm",
-            "eps",
-            "step_size",
-            "version",
-            "surrogate",
-            "batch_size",
-            "save_adversarial",
-        )
+    def __init__(
+        self, config: ConfigDict, experiment: Experiment, workdir: pathlib.Path, check: preemption.Check
+    ) -> None:
+        self._settings, self._experiment = config.evaluation, experiment
+        self._workdir, self._check = workdir, check
         dataset = experiment.dataset
-        load_corruptions = functools.partial(
+        self._load_corruptions = functools.partial(
             data.load_corruptions,
             config.evaluation.corruptions_dir,
             shape=dataset.test.images.shape[1:],
@@ -271,33 +254,36 @@ class _Evaluation:
             downscale=config.dataset.downscale,
         )
         if suite.CORRUPTIONS in config.evaluation.attacks:
-            load_corruptions()  # Now, because files that do not fit are better found before hours of attacks.
-        settings = {field: config.evaluation[field] for field in fields}
-        return cls(experiment, workdir, check, **settings, load_corruptions=load_corruptions)
+            self._load_corruptions()  # Now, because files that do not fit are better found before hours of attacks.
 
     def measure_missing(self, results: Results, names: Sequence[str], restore: _Restore) -> None:
         """Measures what the results of the named checkpoints lack, and writes results.json after each attack."""
         evaluator = accuracy.Evaluator(
-            self.experiment.evaluation_model,
-            self.experiment.dataset.test,
-            self.experiment.evaluation_key,
+            self._experiment.evaluation_model,
+            self._experiment.dataset.test,
+            self._experiment.evaluation_key,
             {
-                attack: suite.create(attack, norm=self.norm, eps=self.eps, step_size=self.step_size)
-                for attack in self.attacks
+                attack: suite.create(
+                    attack,
+                    norm=self._settings.norm,
+                    eps=self._settings.eps,
+                    step_size=self._settings.step_size,
+                )
+                for attack in self._settings.attacks
                 if suite.ATTACKS[attack].measured is suite.Measured.ATTACK
             },
-            batch_size=self.batch_size,
-            keep_images=self.save_adversarial,
+            batch_size=self._settings.batch_size,
+            keep_images=self._settings.save_adversarial,
         )
         for name in names:
             variables, checkpoint = restore(name), results["checkpoints"][name]
-            for attack in self.attacks:
+            for attack in self._settings.attacks:
                 column = suite.ATTACKS[attack]
                 # Of an AutoAttack that is not finished.
-                state_path = self.workdir / f"{column.details}-{name}.npz"
-                images_path = self.workdir / f"adversarial-{name}-{attack}.npz"
+                state_path = self._workdir / f"{column.details}-{name}.npz"
+                images_path = self._workdir / f"adversarial-{name}-{attack}.npz"
                 saves_images = (
-                    self.save_adversarial
+                    self._settings.save_adversarial
                     and attack != "clean"
                     and column.measured is not suite.Measured.CORRUPTIONS
                 )
@@ -315,18 +301,18 @@ class _Evaluation:
                     else:
                         measured = self._run_attack(title, variables, attack, evaluator)
                     if saves_images:
-                        _save_images(images_path, self.experiment.dataset.test.labels, measured)
+                        _save_images(images_path, self._experiment.dataset.test.labels, measured)
                     values = measured.accuracy, details, pack(measured.correct)
                 print_accuracy(name, attack, values[0])
                 record(checkpoint, attack, *values)
                 if attack == "clean" and (words := doubt(checkpoint)) and hosts.is_first():
                     print(f"warning: {name}: {words}", file=sys.stderr)
-                write_results(self.workdir, results)
+                write_results(self._workdir, results)
                 if column.measured is suite.Measured.AUTOATTACK:
                     state_path.unlink(missing_ok=True)
                     # A kill may have left one, and a state with nothing left to attack is not written again.
                     state_path.with_name(files.scratch_name(state_path.name)).unlink(missing_ok=True)
-        write_results(self.workdir, results)
+        write_results(self._workdir, results)
 
     def _run_attack(
         self, title: str, variables: step.Variables, attack: str, evaluator: accuracy.Evaluator
@@ -335,22 +321,22 @@ class _Evaluation:
 
             def progress(number: int) -> None:
                 update(number)
-                self.check()
+                self._check()
 
             return evaluator.measure(attack, variables, progress)
 
     def _measure_corruptions(self, name: str, variables: step.Variables) -> tuple[float, dict[str, float]]:
         """Returns the mean of the accuracies on corrupted test images, and each of them by name, in percent."""
-        attacks = {"clean": suite.create("clean", eps=self.eps, step_size=self.step_size)}
+        attacks = {"clean": suite.create("clean", eps=self._settings.eps, step_size=self._settings.step_size)}
         evaluator, found = None, {}
-        for corruption, split in self.load_corruptions():
+        for corruption, split in self._load_corruptions():
             if evaluator is None:
                 evaluator = accuracy.Evaluator(
-                    self.experiment.evaluation_model,
+                    self._experiment.evaluation_model,
                     split,
-                    self.experiment.evaluation_key,
+                    self._experiment.evaluation_key,
                     attacks,
-                    batch_size=self.batch_size,
+                    batch_size=self._settings.batch_size,
                 )
             else:
                 evaluator = evaluator.on(split)
@@ -370,27 +356,27 @@ class _Evaluation:
 
         `attacks` None: those of the version, which otherwise is the standard one.
         """
-        test = self.experiment.dataset.test
+        test = self._experiment.dataset.test
 
         def progress(now: Progress) -> None:
             bar(now)
             if now.together:  # Otherwise the hosts are at different examples.
-                self.check(wait=True)
+                self._check(wait=True)
 
         with contextlib.closing(AutoAttackProgress(name)) as bar, warnings.catch_warnings():
             warnings.simplefilter("ignore", RobustnessWarning)  # They are in the result, and printed below.
             try:
                 result = autoattack(
-                    self.experiment.evaluation_key,
-                    step.logits_function(self.experiment.evaluation_model, variables),
+                    self._experiment.evaluation_key,
+                    step.logits_function(self._experiment.evaluation_model, variables),
                     np.asarray(to_pixels(test.images)),
                     test.labels,
-                    norm=self.norm,
-                    eps=self.eps,
-                    version=self.version if attacks is None else "standard",
+                    norm=self._settings.norm,
+                    eps=self._settings.eps,
+                    version=self._settings.version if attacks is None else "standard",
                     attacks=attacks,
-                    surrogate=self.experiment.surrogate(self.surrogate, variables),
-                    batch_size=self.batch_size,
+                    surrogate=self._experiment.surrogate(self._settings.surrogate, variables),
+                    batch_size=self._settings.batch_size,
                     progress=progress,
                     state_path=state_path,
                 )
@@ -411,7 +397,10 @@ class _Evaluation:
             "warnings",
         )
         details = {field: getattr(result, field) for field in fields}
-        return measured, details | {"surrogate": self.surrogate, "unconfirmed": len(result.unconfirmed)}
+        return measured, details | {
+            "surrogate": self._settings.surrogate,
+            "unconfirmed": len(result.unconfirmed),
+        }
 
 
 def _save_images(path: pathlib.Path, labels: np.ndarray, measured: accuracy.Measurement) -> None:

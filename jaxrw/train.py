@@ -95,21 +95,21 @@ def run(
             batch_size=config.evaluation.batch_size,
         )
         with contextlib.closing(runs.MetricsLog(workdir, resume_at=done, writers=writers)) as log:
-            _train(
+            training = _Training(
                 experiment,
                 state,
+                take_step=create_step(config, experiment),
                 extra=extra,
                 num_extra=settings.num_extra(config),
                 renew_statistics=_create_renewal(config, experiment),
-                train_step=create_step(config, experiment),
                 validator=validator,
                 selection_attack=selection_attack,
                 schedule=schedule,
                 warmup_epochs=config.method.warmup_epochs,
-                first_epoch=first_epoch,
                 manager=manager,
                 log=log,
             )
+            training.run(first_epoch)
     return experiment
 
 
@@ -123,8 +123,7 @@ def create_step(
     """
     method, objective = methods.get(config.method.name), methods.OBJECTIVES[config.objective.name]
     normalize = config.method.normalize
-    per_device = functools.partial(
-        step.train_step,
+    recipe = step.Recipe(
         model=experiment.model,
         optimizer=experiment.optimizer,
         loss=objective.bind(config.objective),
@@ -141,6 +140,7 @@ def create_step(
         awp_start=config.awp.start_epoch * experiment.steps_per_epoch,
         average=experiment.average,
     )
+    per_device = functools.partial(step.train_step, recipe=recipe)
     num_split = 1 if config.extra.path is None else 2
     return step.on_all_devices(per_device, num_split=num_split, donate_state=True, devices=devices)
 
@@ -184,109 +184,143 @@ class _Schedule:
         return epoch + 1 in (self.num_epochs, self.kept_warmup_epochs) or (epoch + 1) % self.every_epochs == 0
 
 
-def _train(
-    experiment: Experiment,
-    state: step.State,
-    *,
-    extra: ExtraImages | None,
-    num_extra: int,
-    renew_statistics: Callable[[step.State, step.Images, int], step.State],
-    train_step: jax.stages.Wrapped,
-    validator: accuracy.Evaluator | None,
-    selection_attack: str,
-    schedule: _Schedule,
-    warmup_epochs: int,
-    first_epoch: int,
-    manager: ocp.CheckpointManager,
-    log: runs.MetricsLog,
-) -> None:
-    """Trains from `state` and `first_epoch` to the end of the last epoch.
+@dataclasses.dataclass
+class _Training:
+    """A run under way.
 
-    `selection_attack` is the attack whose validation accuracy chooses the best checkpoint.
+    Attributes:
+      experiment: what is trained.
+      state: after the last step.
+      take_step: see `create_step`.
+      extra: extra images; None: there are none.
+      num_extra: of every batch.
+      renew_statistics: computes BatchNorm's statistics of averaged parameters after an epoch.
+      validator: measures validation accuracies; None: no images are held out.
+      selection_attack: the attack whose validation accuracy chooses the best checkpoint.
+      schedule: when epochs end and checkpoints are written.
+      warmup_epochs: first epochs in which all weights are 1.
+      manager: of the checkpoints.
+      log: metrics.jsonl and what else is written to.
     """
-    images, labels = accuracy.replicated(experiment.dataset.train)
-    key = step.replicate(experiment.step_key)
-    batch_size, steps_per_epoch = schedule.batch_size, schedule.steps_per_epoch
-    is_doubt_told = False
-    done = resumed_at = int(state.step)
-    progress = TrainingProgress(
-        first_step=done,
-        num_steps=schedule.num_epochs * steps_per_epoch,
-        batch_size=batch_size,
-        num_epochs=schedule.num_epochs,
-    )
-    with (
-        contextlib.closing(progress),
-        preemption.deferring_signals(maximum=hosts.delayed_maximum()) as check,
-    ):
-        if 0 < first_epoch == schedule.kept_warmup_epochs and done == first_epoch * steps_per_epoch:
-            _keep_warmup(manager)  # The run may have been killed just before.
-        try:
-            for epoch in range(first_epoch, schedule.num_epochs):
-                started, first_step = time.monotonic(), done
-                for batch in batches(
-                    experiment.order_key,
-                    epoch,
-                    size=len(labels),
-                    batch_size=batch_size,
-                    steps_per_epoch=steps_per_epoch,
-                    first_step=done - epoch * steps_per_epoch,
-                    extra=extra,
-                    num_extra=num_extra,
-                ):
-                    state, sums = train_step(state, key, images, labels, *batch)
-                    progress.step(done, epoch, sums)
-                    done += 1
-                    check()
-                    if schedule.saves_within_epoch(done):
-                        _save(manager, progress, state, epoch=epoch)
-                progress.flush()
-                _check_finite(state, epoch)
-                state = renew_statistics(state, images, epoch)
-                seconds = time.monotonic() - started
-                validation = {}
-                if validator is not None:
-                    validation = {
-                        attack: validator.measure(attack, state.evaluated, lambda number: check()).accuracy
-                        for attack in validator.attacks
-                    }
 
-                # Logs come before the checkpoint: after a kill, lines without a checkpoint are dropped and redone.
-                train = _epoch_means(state.sums) | {
-                    "learning_rate": float(f"{experiment.schedule(epoch * steps_per_epoch):.6g}"),
-                    "seconds": seconds,
-                    "images_per_second": (done - first_step) * batch_size / seconds,
-                }
-                log.write("train", epoch=epoch, step=done, **train)
-                if validation:
-                    log.write("validation", epoch=epoch, step=done, **validation)
-                selection = validation.get(selection_attack)
-                best = selection is not None and checkpoints.is_best(manager, selection)
-                if best or schedule.saves_after_epoch(epoch):
-                    checkpoints.save(manager, state, epoch=epoch, accuracy=selection)
-                if epoch + 1 == schedule.kept_warmup_epochs:
-                    _keep_warmup(manager)
-                progress.epoch(epoch, train=train, validation=validation, best=best)
-                doubt = _doubt(experiment.dataset, train=train, validation=validation)
-                if doubt and not is_doubt_told and epoch + 1 >= warmup_epochs:
-                    progress.line(doubt)
-                    is_doubt_told = True
-        except Stopped as stopped:  # Raised by `check` alone: after a step, or in a validation.
-            if done > resumed_at:
-                _save(manager, progress, state, epoch=epoch)
-            checkpoints.wait(manager)
-            raise Stopped(
-                f"{stopped} after step {manager.latest_step() or 0:,}, which is saved; the same command goes on"
-            ) from stopped
+    experiment: Experiment
+    state: step.State
+    take_step: jax.stages.Wrapped
+    extra: ExtraImages | None
+    num_extra: int
+    renew_statistics: Callable[[step.State, step.Images, int], step.State]
+    validator: accuracy.Evaluator | None
+    selection_attack: str
+    schedule: _Schedule
+    warmup_epochs: int
+    manager: ocp.CheckpointManager
+    log: runs.MetricsLog
 
+    def run(self, first_epoch: int) -> None:
+        """Trains from the state and `first_epoch` to the end of the last epoch."""
+        schedule, done = self.schedule, int(self.state.step)
+        progress = TrainingProgress(
+            first_step=done,
+            num_steps=schedule.num_epochs * schedule.steps_per_epoch,
+            batch_size=schedule.batch_size,
+            num_epochs=schedule.num_epochs,
+        )
+        with (
+            contextlib.closing(progress),
+            preemption.deferring_signals(maximum=hosts.delayed_maximum()) as check,
+        ):
+            if (
+                0 < first_epoch == schedule.kept_warmup_epochs
+                and done == first_epoch * schedule.steps_per_epoch
+            ):
+                _keep_warmup(self.manager)  # The run may have been killed just before.
+            is_doubt_told, epoch = False, first_epoch
+            try:
+                for epoch in range(first_epoch, schedule.num_epochs):
+                    train = self._train_epoch(epoch, progress, check)
+                    validation = self._validate(check)
+                    best = self._keep(epoch, train, validation)
+                    progress.epoch(epoch, train=train, validation=validation, best=best)
+                    doubt = _doubt(self.experiment.dataset, train=train, validation=validation)
+                    if doubt and not is_doubt_told and epoch + 1 >= self.warmup_epochs:
+                        progress.line(doubt)
+                        is_doubt_told = True
+            except Stopped as stopped:  # Raised by `check` alone: after a step, or in a validation.
+                if int(self.state.step) > done:
+                    self._save(epoch, progress)
+                checkpoints.wait(self.manager)
+                raise Stopped(
+                    f"{stopped} after step {self.manager.latest_step() or 0:,}, which is saved; "
+                    "the same command goes on"
+                ) from stopped
 
-def _save(
-    manager: ocp.CheckpointManager, progress: TrainingProgress, state: step.State, *, epoch: int
-) -> None:
-    """Saves a state within an epoch unless it is not finite."""
-    progress.flush()
-    _check_finite(state, epoch)
-    checkpoints.save(manager, state, epoch=epoch)
+    def _train_epoch(self, epoch: int, progress: TrainingProgress, check: preemption.Check) -> dict[str, Any]:
+        """Takes the steps that are left of a 0-based epoch; returns what is logged of it."""
+        images, labels = self._images
+        key, schedule = step.replicate(self.experiment.step_key), self.schedule
+        started, first_step = time.monotonic(), int(self.state.step)
+        done = first_step
+        for batch in batches(
+            self.experiment.order_key,
+            epoch,
+            size=len(labels),
+            batch_size=schedule.batch_size,
+            steps_per_epoch=schedule.steps_per_epoch,
+            first_step=done - epoch * schedule.steps_per_epoch,
+            extra=self.extra,
+            num_extra=self.num_extra,
+        ):
+            self.state, sums = self.take_step(self.state, key, images, labels, *batch)
+            progress.step(done, epoch, sums)
+            done += 1
+            check()
+            if schedule.saves_within_epoch(done):
+                self._save(epoch, progress)
+        progress.flush()
+        _check_finite(self.state, epoch)
+        self.state = self.renew_statistics(self.state, images, epoch)
+        seconds = time.monotonic() - started
+        return _epoch_means(self.state.sums) | {
+            "learning_rate": float(f"{self.experiment.schedule(epoch * schedule.steps_per_epoch):.6g}"),
+            "seconds": seconds,
+            "images_per_second": (done - first_step) * schedule.batch_size / seconds,
+        }
+
+    @functools.cached_property
+    def _images(self) -> tuple[step.Images, jax.Array]:
+        return accuracy.replicated(self.experiment.dataset.train)
+
+    def _validate(self, check: preemption.Check) -> dict[str, float]:
+        """Returns validation accuracies in percent by attack; none if no images are held out."""
+        if self.validator is None:
+            return {}
+        return {
+            attack: self.validator.measure(attack, self.state.evaluated, lambda number: check()).accuracy
+            for attack in self.validator.attacks
+        }
+
+    def _keep(self, epoch: int, train: Mapping[str, Any], validation: Mapping[str, float]) -> bool:
+        """Logs a 0-based epoch and writes its checkpoint if it is due; returns whether it is the best so far.
+
+        Logs come before the checkpoint: after a kill, lines without a checkpoint are dropped and redone.
+        """
+        done = int(self.state.step)
+        self.log.write("train", epoch=epoch, step=done, **train)
+        if validation:
+            self.log.write("validation", epoch=epoch, step=done, **validation)
+        selection = validation.get(self.selection_attack)
+        best = selection is not None and checkpoints.is_best(self.manager, selection)
+        if best or self.schedule.saves_after_epoch(epoch):
+            checkpoints.save(self.manager, self.state, epoch=epoch, accuracy=selection)
+        if epoch + 1 == self.schedule.kept_warmup_epochs:
+            _keep_warmup(self.manager)
+        return best
+
+    def _save(self, epoch: int, progress: TrainingProgress) -> None:
+        """Saves the state within an epoch unless it is not finite."""
+        progress.flush()
+        _check_finite(self.state, epoch)
+        checkpoints.save(self.manager, self.state, epoch=epoch)
 
 
 def _check_finite(state: step.State, epoch: int) -> None:

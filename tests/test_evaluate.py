@@ -360,6 +360,26 @@ def test_a_run_in_another_norm_says_so(tmp_path, capsys, short_autoattack):
     )
 
 
+def test_the_first_two_attacks_of_autoattack_are_a_column(run, tmp_path, short_autoattack):
+    workdir = shutil.copytree(run[1], tmp_path / "run")
+    config = with_attacks("apgd_t", "aa", evaluation__eps=0.05)
+    checkpoint = evaluate.run(config, workdir, checkpoint="last")["checkpoints"]["last"]
+    accuracy, two, whole = checkpoint["accuracy"], checkpoint["apgd_t"], checkpoint["autoattack"]
+    assert list(two["accuracy"]) == ["apgd-ce", "apgd-t"]
+    assert accuracy["apgd_t"] == two["accuracy"]["apgd-t"] == whole["accuracy"]["apgd-t"] >= accuracy["aa"]
+    assert not list(workdir.glob("*-last.npz"))
+    # What AutoAttack whole consists of does not matter to it, the radius does.
+    plus = with_attacks("clean", evaluation__eps=0.05, evaluation__version="plus")
+    kept = evaluate.run(plus, workdir, checkpoint="last")["checkpoints"]["last"]
+    assert kept["accuracy"]["aa"] is None
+    assert kept["accuracy"]["apgd_t"] == accuracy["apgd_t"]
+    assert kept["apgd_t"]["fooled"] == two["fooled"]
+    wider = with_attacks("clean", evaluation__eps=0.06)
+    assert (
+        evaluate.run(wider, workdir, checkpoint="last")["checkpoints"]["last"]["accuracy"]["apgd_t"] is None
+    )
+
+
 def test_autoattack_of_a_run_asks_a_surrogate(run, tmp_path, short_autoattack):
     """A change of the surrogate has AutoAttack, and nothing else, measured again."""
     _, workdir = run

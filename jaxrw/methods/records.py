@@ -29,19 +29,31 @@ class Method:
       name: as in configs and in results.json.
       title: as in tables and figures.
       formula: of the weight, as in the README's table.
-      weight: `(logits, label, kappa, *, constants)` -> [] float32 weight of one example.
+      weight: `(logits, label, kappa, *, constants)` -> [] float32 weight of one example; None: only a config file that
+        is not here knows it, so the method can be named but not trained.
       normalized: whether weights are divided by their mean over the global batch.
       base: name of the method whose margin this one reweights; None for the others.
       beyond_paper: whether figures of all methods leave it out.
+      constants: fields of `config.method` that the weight depends on, in the order tables show them. Read off `weight`
+        if there is one.
     """
 
     name: str
     title: str
     formula: str
-    weight: Callable[..., jax.Array]
+    weight: Callable[..., jax.Array] | None
     normalized: bool = False
     base: str | None = None
     beyond_paper: bool = False
+    constants: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.weight is not None:
+            parameters = inspect.signature(self.weight).parameters.values()
+            names = [
+                p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _FROM_THE_ATTACK
+            ]
+            object.__setattr__(self, "constants", tuple(names))
 
     @property
     def reweighted(self) -> bool:
@@ -49,21 +61,14 @@ class Method:
         return self.weight is not _standard
 
     @property
-    def constants(self) -> tuple[str, ...]:
-        """Fields of `config.method` that the weight depends on, in the order tables show them."""
-        parameters = inspect.signature(self.weight).parameters.values()
-        names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-        return tuple(name for name in names if name not in _FROM_THE_ATTACK)
-
-    @property
     def source(self) -> str | None:
         """Code of the weight if a config file has added the method; None for shipped ones."""
-        return inspect.getsource(self.weight) if self.name in _ADDED else None
+        return inspect.getsource(self._known_weight) if self.name in _ADDED else None
 
     @property
     def counts_steps(self) -> bool:
         """Whether the weight depends on the number of attack steps, which then has to be at least 1."""
-        return "num_steps" in inspect.signature(self.weight).parameters
+        return "num_steps" in inspect.signature(self._known_weight).parameters
 
     def weighting(self, constants: Mapping[str, Any], *, num_steps: int) -> Weighting:
         """Returns the weight as a function of (logits, label, kappa) alone.
@@ -73,8 +78,18 @@ class Method:
           num_steps: steps of the training attack.
         """
         values = {**constants, "num_steps": num_steps}
-        names = inspect.signature(self.weight).parameters
-        return functools.partial(self.weight, **{name: values[name] for name in names if name in values})
+        names = inspect.signature(self._known_weight).parameters
+        return functools.partial(
+            self._known_weight, **{name: values[name] for name in names if name in values}
+        )
+
+    @property
+    def _known_weight(self) -> Callable[..., jax.Array]:
+        if self.weight is None:
+            raise ValueError(
+                f"the weight of {self.name} is known to its config file alone; train with that file"
+            )
+        return self.weight
 
 
 def _standard(logits: jax.Array, label: jax.Array, kappa: jax.Array) -> jax.Array:

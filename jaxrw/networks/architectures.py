@@ -79,23 +79,12 @@ def create(
     check(depth <= MAX_DEPTH, f"model.depth is {depth}; must be at most {MAX_DEPTH}")
     check(width >= 1, f"model.width is {width}; must be at least 1")
     given = {"activation": activation, "shortcut": shortcut, "last_norm": last_norm}
-    options: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
-    for field, value in options.items():
-        values = architecture.options.get(field, ())
-        check(len(values) > 0, f"model.{field} is {value!r}; {name} has no such field: leave it out")
-        check(value in values, f"model.{field} is {value!r}; choose one of {', '.join(map(str, values))}")
-    check((mean is None) == (std is None), f"model.mean is {mean} and model.std is {std}; give both or none")
+    options = _check_options(name, {field: value for field, value in given.items() if value is not None})
+    if (mean is None) != (std is None):
+        raise ValueError(f"model.mean is {mean} and model.std is {std}; give both or none")
     if mean is not None and std is not None:
         mean, std = tuple(mean), tuple(std)
-        for field, numbers in (("mean", mean), ("std", std)):
-            check(
-                len(numbers) > 0 and all(isinstance(number, int | float) for number in numbers),
-                f"model.{field} is {numbers}; must be one number per channel, as (0.5, 0.5, 0.5)",
-            )
-        check(
-            len(std) == len(mean) and min(std) > 0,
-            f"model.std is {std}; must be positive and as many as model.mean has",
-        )
+        _check_normalization(mean, std)
     return architecture.network(
         **architecture.sizes(depth) | options | {"width": width},
         num_classes=num_classes,
@@ -103,6 +92,28 @@ def create(
         std=std,
         dtype=jnp.dtype(dtype),
         axis_name=axis_name,
+    )
+
+
+def _check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields that only some networks have; raises ValueError if this one has them not, or not so."""
+    for field, value in options.items():
+        values = ARCHITECTURES[name].options.get(field, ())
+        check(len(values) > 0, f"model.{field} is {value!r}; {name} has no such field: leave it out")
+        check(value in values, f"model.{field} is {value!r}; choose one of {', '.join(map(str, values))}")
+    return options
+
+
+def _check_normalization(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Raises ValueError if images cannot be normalized so."""
+    for field, numbers in (("mean", mean), ("std", std)):
+        check(
+            len(numbers) > 0 and all(isinstance(number, int | float) for number in numbers),
+            f"model.{field} is {numbers}; must be one number per channel, as (0.5, 0.5, 0.5)",
+        )
+    check(
+        len(std) == len(mean) and min(std) > 0,
+        f"model.std is {std}; must be positive and as many as model.mean has",
     )
 
 

@@ -7,7 +7,7 @@ every device once, and only the examples' indices are split. The number of devic
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import flax
@@ -130,6 +130,45 @@ def _evaluation_mode(model: nn.Module, precision: str | None) -> Callable[..., A
     return evaluate
 
 
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a training step does, with all of its settings.
+
+    Attributes:
+      model: Flax module whose BatchNorm averages over `AXIS`.
+      optimizer: see `create_optimizer`.
+      loss: of one example.
+      needs_clean_logits: whether the loss depends on the logits of the clean images; otherwise it gets None.
+      clean_statistics: whether the clean images count in BatchNorm's running statistics.
+      weighting: computes the weight of one example.
+      normalized: whether weights are divided by their mean over the global batch.
+      augment: (key, image) -> image.
+      attack: the training attack.
+      warmup_steps: number of first steps in which all weights are 1.
+      steps_per_epoch: the sums are reset after this number of steps.
+      grad_through_weights: whether the gradient also flows through the weights of the examples.
+      awp_gamma: see `perturb_weights`; None: no AWP.
+      awp_start: number of first steps without AWP.
+      average: how `State.average` follows the variables; None: there is none.
+    """
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    loss: Loss
+    needs_clean_logits: bool
+    clean_statistics: bool
+    weighting: Weighting
+    normalized: bool
+    augment: Callable[[jax.Array, jax.Array], jax.Array]
+    attack: TrainingAttack
+    warmup_steps: int
+    steps_per_epoch: int
+    grad_through_weights: bool
+    awp_gamma: float | None
+    awp_start: int
+    average: Average | None
+
+
 def train_step(
     state: State,
     key: jax.Array,
@@ -138,21 +177,7 @@ def train_step(
     index: jax.Array,
     extra: Extra | None = None,
     *,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    loss: Loss,
-    needs_clean_logits: bool,
-    clean_statistics: bool,
-    weighting: Weighting,
-    normalized: bool,
-    augment: Callable[[jax.Array, jax.Array], jax.Array],
-    attack: TrainingAttack,
-    warmup_steps: int,
-    steps_per_epoch: int,
-    grad_through_weights: bool,
-    awp_gamma: float | None,
-    awp_start: int,
-    average: Average | None,
+    recipe: Recipe,
 ) -> tuple[State, Sums]:
     """Takes one step of adversarial training on one device's share of the batch, under the mapped axis `AXIS`.
 
@@ -168,21 +193,7 @@ def train_step(
       labels: [N] int32.
       index: [b] int32 into the training set, this device's share.
       extra: this device's share of further images; None: there are none.
-      model: Flax module whose BatchNorm averages over `AXIS`.
-      optimizer: see `create_optimizer`.
-      loss: of one example.
-      needs_clean_logits: whether the loss depends on the logits of the clean images; otherwise it gets None.
-      clean_statistics: whether the clean images count in BatchNorm's running statistics.
-      weighting: computes the weight of one example.
-      normalized: whether weights are divided by their mean over the global batch.
-      augment: (key, image) -> image.
-      attack: the training attack.
-      warmup_steps: number of first steps in which all weights are 1.
-      steps_per_epoch: the sums are reset after this number of steps.
-      grad_through_weights: whether the gradient also flows through the weights of the examples.
-      awp_gamma: see `perturb_weights`; None: no AWP.
-      awp_start: number of first steps without AWP.
-      average: how `state.average` follows the variables; None: there is none.
+      recipe: what the step does.
 
     Returns:
       The next state, and the sums over the global batch of this step, shaped as in `SUMS`.
@@ -193,71 +204,104 @@ def train_step(
     own, index = index, _join(index, more.index)
     labels = _join(labels[own], more.labels)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, index)
-    clean = to_pixels(jax.vmap(augment)(keys, _join(images[own], more.images)))
-    adversarial, kappa = attack(
-        attack_key, logits_function(model, state.variables), clean, labels, index=index
+    clean = to_pixels(jax.vmap(recipe.augment)(keys, _join(images[own], more.images)))
+    adversarial, kappa = recipe.attack(
+        attack_key, logits_function(recipe.model, state.variables), clean, labels, index=index
     )
-
-    def objective(params: chex.ArrayTree) -> tuple[jax.Array, tuple[chex.ArrayTree, ...]]:
-        batch_stats, clean_logits = state.batch_stats, None
-        if needs_clean_logits:
-            variables = {"params": params, "batch_stats": batch_stats}
-            clean_logits, updated = model.apply(variables, clean, train=True, mutable=["batch_stats"])
-            batch_stats = updated["batch_stats"] if clean_statistics else batch_stats
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits, updated = model.apply(variables, adversarial, train=True, mutable=["batch_stats"])
-        weights = batch_weights(
-            weighting,
-            logits,
-            labels,
-            kappa,
-            normalized=normalized,
-            active=state.step >= warmup_steps,
-            grad_through_weights=grad_through_weights,
-            axis_name=AXIS,
-        )
-        losses = jax.vmap(loss)(clean_logits, logits, labels, weights)
-        return losses.mean(), (updated["batch_stats"], logits, losses, weights)
-
-    def perturbed(params: chex.ArrayTree, *, gamma: float) -> chex.ArrayTree:
-        gradients, _ = jax.grad(objective, has_aux=True)(params)
-        return perturb_weights(params, jax.lax.pmean(gradients, AXIS), gamma=gamma)
-
-    params = state.params
-    if awp_gamma is not None:
-        ascend = functools.partial(perturbed, gamma=awp_gamma)
-        if awp_start == 0:
-            params = ascend(params)
-        else:
-            params = jax.lax.cond(state.step >= awp_start, ascend, lambda unchanged: unchanged, params)
-    gradients, (batch_stats, logits, losses, weights) = jax.grad(objective, has_aux=True)(params)
+    batch = _Batch(clean, adversarial, labels, kappa)
+    objective = functools.partial(_weighted_loss, state=state, batch=batch, recipe=recipe)
+    params = _perturbed(objective, state, recipe)
+    gradients, computed = jax.grad(objective, has_aux=True)(params)
     gradients = jax.lax.pmean(gradients, AXIS)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, params)
-    sums = jax.lax.psum(
-        {
-            "examples": jnp.float32(len(index)),
-            "loss": losses.sum(),
-            "correct": jax.vmap(is_correct)(logits, labels).sum(dtype=jnp.float32),
-            "weight": weights.sum(),
-            "light": (weights < LIGHT).sum(dtype=jnp.float32),
-            "margins": margin_counts(jax.vmap(probability_margin)(logits, labels)),
-            "weights": weight_counts(weights),
-        },
-        AXIS,
-    )
-    first = state.step % steps_per_epoch == 0
+    updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, params)
+    sums = jax.lax.psum(_sums(computed, labels), AXIS)
+    first = state.step % recipe.steps_per_epoch == 0
     following = State(
         step=state.step + 1,
         # The update at perturbed weights is added to the unperturbed ones: the authors' step and their way back in one.
         params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
+        batch_stats=computed.batch_stats,
         opt_state=opt_state,
         sums={name: jnp.where(first, 0, state.sums[name]) + sums[name] for name in SUMS},
     )
-    if average is not None and state.average is not None:
-        average_variables = average(state.average, following.variables, state.step)
-        following = dataclasses.replace(following, average=average_variables)
+    if recipe.average is not None and state.average is not None:
+        average = recipe.average(state.average, following.variables, state.step)
+        following = dataclasses.replace(following, average=average)
     return following, sums
+
+
+class _Batch(NamedTuple):
+    """One device's share of a batch after the attack."""
+
+    clean: jax.Array  # [b, H, W, C] in [0, 1]
+    adversarial: jax.Array  # [b, H, W, C] in [0, 1]
+    labels: jax.Array  # [b] int32
+    kappa: jax.Array  # [b] int32
+
+
+class _Computed(NamedTuple):
+    """What the loss is made of."""
+
+    batch_stats: chex.ArrayTree  # BatchNorm's running statistics after this step
+    logits: jax.Array  # [b, K] of the adversarial images
+    losses: jax.Array  # [b], weighted
+    weights: jax.Array  # [b]
+
+
+def _weighted_loss(
+    params: chex.ArrayTree, *, state: State, batch: _Batch, recipe: Recipe
+) -> tuple[jax.Array, _Computed]:
+    """Computes the mean of the weighted losses of this device's examples, in training mode."""
+    model, batch_stats, clean_logits = recipe.model, state.batch_stats, None
+    if recipe.needs_clean_logits:
+        variables = {"params": params, "batch_stats": batch_stats}
+        clean_logits, updated = model.apply(variables, batch.clean, train=True, mutable=["batch_stats"])
+        batch_stats = updated["batch_stats"] if recipe.clean_statistics else batch_stats
+    variables = {"params": params, "batch_stats": batch_stats}
+    logits, updated = model.apply(variables, batch.adversarial, train=True, mutable=["batch_stats"])
+    weights = batch_weights(
+        recipe.weighting,
+        logits,
+        batch.labels,
+        batch.kappa,
+        normalized=recipe.normalized,
+        active=state.step >= recipe.warmup_steps,
+        grad_through_weights=recipe.grad_through_weights,
+        axis_name=AXIS,
+    )
+    losses = jax.vmap(recipe.loss)(clean_logits, logits, batch.labels, weights)
+    return losses.mean(), _Computed(updated["batch_stats"], logits, losses, weights)
+
+
+def _perturbed(
+    objective: Callable[[chex.ArrayTree], tuple[jax.Array, _Computed]], state: State, recipe: Recipe
+) -> chex.ArrayTree:
+    """Returns the parameters at which the gradient is taken: AWP's, or the state's own."""
+    gamma = recipe.awp_gamma
+    if gamma is None:
+        return state.params
+
+    def ascend(params: chex.ArrayTree) -> chex.ArrayTree:
+        gradients, _ = jax.grad(objective, has_aux=True)(params)
+        return perturb_weights(params, jax.lax.pmean(gradients, AXIS), gamma=gamma)
+
+    if recipe.awp_start == 0:
+        return ascend(state.params)
+    return jax.lax.cond(state.step >= recipe.awp_start, ascend, lambda unchanged: unchanged, state.params)
+
+
+def _sums(computed: _Computed, labels: jax.Array) -> Sums:
+    """Sums what is logged over this device's examples, shaped as in `SUMS`."""
+    weights, logits = computed.weights, computed.logits
+    return {
+        "examples": jnp.float32(len(labels)),
+        "loss": computed.losses.sum(),
+        "correct": jax.vmap(is_correct)(logits, labels).sum(dtype=jnp.float32),
+        "weight": weights.sum(),
+        "light": (weights < LIGHT).sum(dtype=jnp.float32),
+        "margins": margin_counts(jax.vmap(probability_margin)(logits, labels)),
+        "weights": weight_counts(weights),
+    }
 
 
 def _join(own: jax.Array, extra: jax.Array | np.ndarray | None) -> jax.Array:

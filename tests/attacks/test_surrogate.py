@@ -24,6 +24,11 @@ def in_bfloat16(weights, images):
     return flat @ jnp.asarray(weights, jnp.bfloat16)
 
 
+def wrong_on_bright_images(weights, threshold, images):
+    sign = jnp.where(images.mean((1, 2, 3)) > threshold, -1, 1)
+    return linear(weights, images) * sign[:, None]
+
+
 def evaluate(logits_fn, images, labels, *, eps, batch_size=16, **settings):
     short = {"num_steps": 20, "num_queries": 400, "progress": False}
     return autoattack(KEY, logits_fn, images, labels, eps=eps, batch_size=batch_size, **{**short, **settings})
@@ -120,6 +125,36 @@ def test_goes_on_after_a_kill(problem, coarse, with_coarse, tmp_path, batch_size
     np.testing.assert_array_equal(result.unconfirmed, with_coarse.unconfirmed)
     complete = []
     evaluate(logits_fn, images, labels, **call, progress=complete.append)
+    assert len(looks) + len(again) <= len(complete) + 1
+
+
+def test_what_was_in_the_slots_of_the_surrogate_is_not_attacked_again(problem, tmp_path):
+    """Killed while robust examples fill the slots: after these, the slots are free for those that need the model."""
+    logits_fn, images, labels, eps, _ = problem
+    surrogate = jax.tree_util.Partial(
+        wrong_on_bright_images, logits_fn.args[0], np.median(images.mean((1, 2, 3)))
+    )
+    call = {"eps": eps, "batch_size": 2, "surrogate": surrogate, "attacks": ("apgd-ce",)}
+    complete, looks, again = [], [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RobustnessWarning)
+        whole = evaluate(logits_fn, images, labels, **call, progress=complete.append)
+        # While the surrogate is asked, after a look at which both slots are at the beginning of an attack.
+        done = [now.fraction * len(images) for now in complete]
+        last = max(look for look, n in enumerate(done, 1) if n < len(images) / 2 and 0.01 < n % 1 < 0.5)
+
+        def kill(progress):
+            looks.append(progress)
+            if len(looks) == last:
+                raise KilledError
+
+        kept = {"state_path": tmp_path / "state.npz"}
+        with pytest.raises(KilledError):
+            evaluate(logits_fn, images, labels, **call, **kept, state_seconds=0, progress=kill)
+        # Nothing is written before the end now, so what was restored stays in memory.
+        result = evaluate(logits_fn, images, labels, **call, **kept, progress=again.append)
+    np.testing.assert_array_equal(result.robust, whole.robust)
+    np.testing.assert_array_equal(result.adversarial, whole.adversarial)
     assert len(looks) + len(again) <= len(complete) + 1
 
 

@@ -12,7 +12,6 @@ often each kind of moment was hit; exits with status 1 if a run ended differentl
 
 import argparse
 import collections
-import functools
 import hashlib
 import json
 import mmap
@@ -108,7 +107,8 @@ def _observe(workdir, watch):
     create, shard = train.create_step, accuracy.shard
     train.create_step = lambda *arguments: _noting(create(*arguments), watch, "training step")
     accuracy.shard = _noting(shard, watch, "evaluation batch")
-    evaluate.autoattack = functools.partial(evaluate.autoattack, **AUTOATTACK)
+    autoattack = evaluate.autoattack
+    evaluate.autoattack = lambda *arguments, **settings: autoattack(*arguments, **settings | AUTOATTACK)
 
 
 def _noting(function, watch, words):

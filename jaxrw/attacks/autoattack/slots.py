@@ -118,7 +118,7 @@ class Slots:
         """Inverts `arrays`. If the number of slots differs, all stay free, and the examples restart their target."""
         if len(arrays["slot_examples"]) != len(self._examples):
             return
-        self._examples, self._ranks = arrays["slot_examples"], arrays["slot_ranks"]
+        self._examples, self._ranks = arrays["slot_examples"].copy(), arrays["slot_ranks"].copy()
         self._place_batch()
         leaves, structure = jax.tree.flatten(self._begin(self._examples != FREE))
         saved = [arrays[f"slot_state_{i}"] for i in range(len(leaves))]

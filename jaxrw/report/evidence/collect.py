@@ -1,14 +1,11 @@
 """Reads every results.json below a directory; those that cannot be used are left out with a reason."""
 
 import dataclasses
-import inspect
 import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
-
-import jax
 
 from jaxrw import methods, settings
 from jaxrw.attacks.suite import ATTACKS
@@ -160,18 +157,13 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
 
 
 def _add_method(config: dict[str, Any]) -> None:
-    """Lets tables name a method that the config file of a run has added; its weight is not computed."""
+    """Lets tables name a method that the config file of a run has added; only that file knows its weight."""
     name = config.get("method.name")
     if not isinstance(name, str) or name in METHODS or "method.source" not in config:
         return
-
-    def unknown(logits: jax.Array, label: jax.Array, kappa: jax.Array) -> jax.Array:
-        raise NotImplementedError(f"the weight of {name} is known to its config file alone")
-
-    constants = [constant for constant in config.get("method.constants", ()) if str(constant).isidentifier()]
-    parameters = [inspect.Parameter(constant, inspect.Parameter.KEYWORD_ONLY) for constant in constants]
-    unknown.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    methods.add(methods.Method(name, str(config.get("method.title", name)), "", unknown))
+    constants = tuple(str(constant) for constant in config.get("method.constants", ()))
+    title = str(config.get("method.title", name))
+    methods.add(methods.Method(name, title, formula="", weight=None, constants=constants))
 
 
 def _describe_data(content: Results) -> str | None:
