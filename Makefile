@@ -44,6 +44,7 @@ format: $(VENV)/installed-test
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.evaluate
+	$(BIN)/python -m benchmarks.attack_step
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.memory $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 

@@ -1,6 +1,6 @@
 r"""A step of APGD inside `autoattack` against the same step jitted alone, on the networks of other people.
 
-    python -m benchmarks.attack_step [--batch 128] [--size 32] [--steps 5] [--repeats 5]
+    python -m benchmarks.attack_step [--batch 128] [--size 32] [--width 16] [--steps 5] [--repeats 5]
 
 `autoattack` takes several steps in one program, in a loop, then looks at the examples; XLA on a CPU is slow at
 convolutions in loops, so `autoattack` rewrites them. The peer is one step as a user's own `jax.jit` compiles it, with
@@ -43,13 +43,13 @@ class Plain(nn.Module):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table of both networks."""
-    flags = timing.parse(__doc__, arguments, batch=128, size=32, steps=5, repeats=5)
+    flags = timing.parse(__doc__, arguments, batch=128, size=32, width=16, steps=5, repeats=5)
     images = (
         np.random.RandomState(0).uniform(size=(flags.batch, flags.size, flags.size, 3)).astype(np.float32)
     )
     rows = []
-    resnet = networks.create("resnet18", num_classes=10, width=16)
-    for name, network in (("four flax.linen.Conv", Plain()), ("ResNet-18 of width 16", resnet)):
+    resnet = networks.create("resnet18", num_classes=10, width=flags.width)
+    for name, network in (("four flax.linen.Conv", Plain()), (f"ResNet-18 of width {flags.width}", resnet)):
         variables = network.init(jax.random.key(0), jnp.asarray(images[:1]), train=False)
 
         logits_fn = logits_function(network, variables)

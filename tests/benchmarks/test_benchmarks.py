@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import evaluate, start, timing, train_step
+from benchmarks import attack_step, evaluate, start, timing, train_step
 
 
 def test_ratio_is_of_rounds_not_of_medians():
@@ -35,6 +35,7 @@ def test_table_names_the_faster_peer():
         (train_step, "--width 1 --batch 2 --repeats 1 --no-torch --parts whole"),
         (evaluate, "--width 1 --batch 2 --repeats 1 --no-torch --steps 2"),
         (start, "--repeats 0 --configs"),
+        (attack_step, "--batch 2 --size 8 --width 1 --steps 1 --repeats 1"),
     ],
 )
 def test_benchmarks_write_what_they_measured(benchmark, arguments, tmp_path, monkeypatch, capsys):
