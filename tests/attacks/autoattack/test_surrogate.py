@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.autoattack import KilledError
 from helpers.linear import linear, linear_problem, right
 
 from jaxrw.attacks import RobustnessWarning, autoattack
@@ -13,10 +14,6 @@ from jaxrw.attacks.autoattack.checks import in_ball
 from jaxrw.attacks.autoattack.state import ROBUST
 
 KEY = jax.random.key(5)
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
 
 
 def in_bfloat16(weights, images):
