@@ -1,5 +1,7 @@
 """Directories of runs with made-up results.json files."""
 
+import csv
+
 from configs import resnet18_c10
 from jaxrw import runs, settings
 from jaxrw.attacks.suite import ATTACKS
@@ -34,3 +36,9 @@ def put(root, name, *, config=resnet18_c10, seed=0, method="mail", last=(), best
     (root / name).mkdir(parents=True)
     runs.write_json(root / name / "results.json", content)
     return content
+
+
+def cells(workdir):
+    """Lines of report.csv of Table 1, by row and attack."""
+    with (workdir / "report" / "report.csv").open() as file:
+        return {(line["row"], line["attack"]): line for line in csv.DictReader(file) if line["table"] == "1"}

@@ -1,4 +1,4 @@
-"""The numbers of RESULTS.md, computed once more from results/ with plain JSON, NumPy and SciPy: nothing of jaxrw."""
+"""The numbers of the pages of results, computed once more with plain JSON, NumPy and SciPy: nothing of jaxrw."""
 
 import base64
 import functools
@@ -13,6 +13,8 @@ import pytest
 import scipy.stats
 
 ROOT = pathlib.Path(__file__).parents[2]
+# Pages, and the runs that they are made of.
+PAGES = {"RESULTS.md": "results/mini_c10", "results/controls/README.md": "results/controls"}
 ATTACKS = {
     "Clean": "clean",
     "FGSM": "fgsm",
@@ -21,6 +23,7 @@ ATTACKS = {
     "CW-PGD": "cw_pgd",
     "PGD-100, 10 z": "scaled_pgd",
     "APGD-CE": "apgd_ce",
+    "APGD-CE+T": "apgd_t",
     "AA": "aa",
 }
 CELL = re.compile(
@@ -43,26 +46,34 @@ def read_tables(text):
     return tables
 
 
-TABLES = read_tables((ROOT / "RESULTS.md").read_text().replace("\\_", "_"))
+class Page:
+    """A page as a reader has it, and the runs as JSON has them.
+
+    Attributes:
+      text: of the page.
+      tables: see `read_tables`.
+      runs: checkpoints by the name of a run without its seed, and by seed.
+    """
+
+    def __init__(self, path, directory):
+        self.text = (ROOT / path).read_text()
+        self.tables = read_tables(self.text.replace("\\_", "_"))
+        self.runs = {}
+        for file in sorted((ROOT / directory).rglob("results.json")):
+            name, seed = file.parent.name.rsplit("-", 1)
+            self.runs.setdefault(name, {})[int(seed)] = json.loads(file.read_text())["checkpoints"]
 
 
-def read_runs():
-    """Checkpoints by the name of a run without its seed, and by seed."""
-    runs = {}
-    for path in sorted((ROOT / "results" / "mini_c10").rglob("results.json")):
-        name, seed = path.parent.name.rsplit("-", 1)
-        runs.setdefault(name, {})[int(seed)] = json.loads(path.read_text())["checkpoints"]
-    return runs
+@pytest.fixture(scope="module", params=PAGES)
+def page(request):
+    return Page(request.param, PAGES[request.param])
 
 
-RUNS = read_runs()
-
-
-def accuracies(name, checkpoint, attack):
+def accuracies(page, name, checkpoint, attack):
     """Percent by seed."""
     found = {
         seed: (checkpoints[checkpoint] or {}).get("accuracy", {}).get(attack)
-        for seed, checkpoints in RUNS[name].items()
+        for seed, checkpoints in page.runs[name].items()
     }
     return {seed: value for seed, value in found.items() if value is not None}
 
@@ -80,17 +91,17 @@ def parsed(cell):
 
 
 @functools.cache
-def names_of_rows(checkpoint):
+def names_of_rows(page, checkpoint):
     """Name of the run of each row of the table of all runs: the one whose numbers it has, column by column."""
     found = {}
-    for row in TABLES[f"All runs, {checkpoint} checkpoint"]:
+    for row in page.tables[f"All runs, {checkpoint} checkpoint"]:
         columns = {title: cell for title, cell in row.items() if title}
         cells = {title: parsed(cell) for title, cell in columns.items()}
         fitting = [
             name
-            for name in RUNS
+            for name in page.runs
             if all(
-                as_cell(list(accuracies(name, checkpoint, ATTACKS[title]).values())) == cell
+                as_cell(list(accuracies(page, name, checkpoint, ATTACKS[title]).values())) == cell
                 for title, cell in cells.items()
             )
         ]
@@ -99,16 +110,18 @@ def names_of_rows(checkpoint):
     return found
 
 
-def test_every_run_is_a_row_with_its_mean_deviation_and_number():
-    assert sorted(names_of_rows("last").values()) == sorted(RUNS)
-    assert len(RUNS) >= 14
-    if "All runs, best checkpoint" in TABLES:
-        assert names_of_rows("best") == names_of_rows("last")
+def test_every_run_is_a_row_with_its_mean_deviation_and_number(page):
+    assert sorted(names_of_rows(page, "last").values()) == sorted(page.runs)
+    assert len(page.runs) >= 5
+    if "All runs, best checkpoint" in page.tables:
+        assert names_of_rows(page, "best") == names_of_rows(page, "last")
 
 
-def test_the_papers_tables_have_the_same_numbers_and_their_difference():
-    rows = [(title, row) for title, rows in TABLES.items() if re.match(r"Table \d", title) for row in rows]
-    assert len(rows) >= 8
+def test_the_papers_tables_have_the_same_numbers_and_their_difference(page):
+    rows = [
+        (title, row) for title, rows in page.tables.items() if re.match(r"Table \d", title) for row in rows
+    ]
+    assert len(rows) >= 3
     for title, row in rows:
         label = {"tau = 2": "Ours+MAIL", "with similarity": "Ours+MAIL"}.get(row[""], row[""])
         label = label.replace("tau = ", "Ours+MAIL, tau ").replace("without s", "Ours+MAIL, without s")
@@ -116,7 +129,9 @@ def test_the_papers_tables_have_the_same_numbers_and_their_difference():
             if not column or "not run" in cell:
                 continue
             values = list(
-                accuracies(names_of_rows("last")[label], title.split()[-2], ATTACKS[column]).values()
+                accuracies(
+                    page, names_of_rows(page, "last")[label], title.split()[-2], ATTACKS[column]
+                ).values()
             )
             assert parsed(cell) == as_cell(values), (title, label, column)
             papers, difference = CELL.match(cell).groups()[3:]
@@ -143,9 +158,9 @@ def rows_of(words, table):
     return pairs
 
 
-def flags(name, checkpoint, attack, seed):
+def flags(page, name, checkpoint, attack, seed):
     """Which images are correct; None if it is not kept."""
-    found = RUNS[name][seed][checkpoint]
+    found = page.runs[name][seed][checkpoint]
     text = found.get("correct", {}).get(attack)
     if text is None:
         return None
@@ -153,22 +168,25 @@ def flags(name, checkpoint, attack, seed):
     return np.array([float(bit) for bit in bits[: found["num_examples"]]])
 
 
-def recomputed(row):
+def recomputed(page, row):
     """Mean, half interval, p-value and number of seeds of a comparison; None for what fewer than three seeds lack."""
     (first, one), (second, other) = rows_of(row[""], row.get("table"))
-    attack, names = ATTACKS[row["attack"]], names_of_rows("last")
+    attack, names = ATTACKS[row["attack"]], names_of_rows(page, "last")
     if first not in names or second not in names:
         return None, None, None, 0
-    values = accuracies(names[first], one, attack), accuracies(names[second], other, attack)
+    values = accuracies(page, names[first], one, attack), accuracies(page, names[second], other, attack)
     seeds = sorted(values[0].keys() & values[1].keys())
     differences = [values[0][seed] - values[1][seed] for seed in seeds]
     mean, number = (statistics.fmean(differences) if seeds else None), len(seeds)
     if number < 3:
         return mean, None, None, number
-    size = RUNS[names[first]][seeds[0]][one]["num_examples"]
+    size = page.runs[names[first]][seeds[0]][one]["num_examples"]
     least = 100 / size / scipy.stats.t.ppf(0.975, number - 1)
     errors = [(max(statistics.stdev(differences) / math.sqrt(number), least), number - 1)]
-    images = [(flags(names[first], one, attack, s), flags(names[second], other, attack, s)) for s in seeds]
+    images = [
+        (flags(page, names[first], one, attack, s), flags(page, names[second], other, attack, s))
+        for s in seeds
+    ]
     assert (row["interval over"] == "seeds and images") == all(f is not None for pair in images for f in pair)
     if row["interval over"] == "seeds and images":
         table = 100 * np.array([a - b for a, b in images])
@@ -187,21 +205,17 @@ def recomputed(row):
     return mean, half, p, number
 
 
-COMPARED = [title for title in ("What was asked", "The paper's claims") if title in TABLES]
-
-
-@pytest.mark.parametrize("title", COMPARED)
-def test_differences_intervals_and_holms_correction(title):
-    rows = TABLES[title]
-    found = [recomputed(row) for row in rows]
+@pytest.mark.parametrize("title", ["What was asked", "The paper's claims"])
+def test_differences_intervals_and_holms_correction(page, title):
+    rows = page.tables[title]
+    found = [recomputed(page, row) for row in rows]
     p_values = sorted((p, i) for i, (_, _, p, _) in enumerate(found) if p is not None)
     family = len(rows) if title == "What was asked" else len(p_values)
     corrected, so_far = {}, 0.0
     for rank, (p, place) in enumerate(p_values):
         so_far = max(so_far, min((family - rank) * p, 1.0))
         corrected[place] = so_far
-    text = (ROOT / "RESULTS.md").read_text()
-    assert f"Holm's method for the {family} comparisons of this table" in text
+    assert f"Holm's method for the {family} comparisons of this table" in page.text
     for place, (row, (mean, half, _, number)) in enumerate(zip(rows, found, strict=True)):
         assert row["seeds"] == str(number), row
         expected = "-" if mean is None else f"{mean:+.2f}" + ("" if half is None else f" ± {half:.2f}")
@@ -224,12 +238,12 @@ def test_differences_intervals_and_holms_correction(title):
         assert row["verdict"] == verdict, row
 
 
-def test_best_beside_last():
-    for row in TABLES.get("Best beside last", ()):
-        name = names_of_rows("last")[row[""]]
-        epochs = sorted(run["best"]["epoch"] + 1 for run in RUNS[name].values() if run["best"])
+def test_best_beside_last(page):
+    for row in page.tables.get("Best beside last", ()):
+        name = names_of_rows(page, "last")[row[""]]
+        epochs = sorted(run["best"]["epoch"] + 1 for run in page.runs[name].values() if run["best"])
         assert row["best epoch"] in (f"{epochs[0]}-{epochs[-1]}", str(epochs[0]))
         for column, cell in list(row.items())[2:]:
             title, checkpoint = column.rsplit(", ", 1)
-            values = list(accuracies(name, checkpoint, ATTACKS[title]).values())
+            values = list(accuracies(page, name, checkpoint, ATTACKS[title]).values())
             assert parsed(cell) == as_cell(values), (row[""], column)
