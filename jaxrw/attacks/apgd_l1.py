@@ -15,6 +15,7 @@ import numpy as np
 from jaxrw.attacks import norms
 from jaxrw.attacks.ascent import differentiate
 from jaxrw.attacks.batch import AttackState, Batch, choose, start_fields
+from jaxrw.attacks.thresholds import threshold
 from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct
 
@@ -177,6 +178,6 @@ def _sparse(gradient: jax.Array, number: jax.Array) -> jax.Array:
     """Returns the signs of about `number` [B] entries of largest size, with an L1 norm of 1."""
     sizes = jnp.abs(gradient).reshape(len(gradient), -1)
     total = sizes.shape[1]
-    place = jnp.clip((total - number).astype(jnp.int32), 0, total - 1)
-    least = jnp.take_along_axis(jnp.sort(sizes, axis=1), place[:, None], 1)
+    smaller = jnp.clip((total - number).astype(jnp.int32), 0, total - 1)
+    least = threshold(sizes, 1, total - smaller - 1)
     return norms.sparse_sign(gradient, least.reshape(-1, 1, 1, 1))

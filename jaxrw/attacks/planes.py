@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrw.attacks import norms
+from jaxrw.attacks.thresholds import threshold
 
 # Every Newton step of the projection passes a pixel's bound or is the last; 5 to 10 are usual, for any image size.
 _NEWTON_STEPS = 100
@@ -80,9 +81,13 @@ def _grow(
 
 
 def _fill(weights: jax.Array, room: jax.Array, distances: jax.Array) -> jax.Array:
-    """Returns how far each pixel [B, n] moves when the heaviest moves first, as far as it can, and then the next."""
-    order = jnp.argsort(-weights, axis=1)
-    gains = jnp.take_along_axis(weights * room, order, 1)
-    missing = distances[:, None] - (jnp.cumsum(gains, 1) - gains)
-    shares = jnp.clip(missing / jnp.where(gains > 0, gains, 1), 0, 1) * (gains > 0)
-    return jnp.take_along_axis(shares, jnp.argsort(order, axis=1), 1) * room
+    """Returns how far each pixel [B, n] moves when the heaviest moves first, as far as it can, and then the next.
+
+    Pixels of the same weight share what is left.
+    """
+    gains = weights * room
+    last = threshold(weights, gains, distances)[:, None]
+    missing = distances - jnp.where(weights > last, gains, 0).sum(1)
+    shared = jnp.where(weights == last, gains, 0).sum(1)
+    share = jnp.clip(missing / jnp.where(shared > 0, shared, 1), 0, 1)[:, None]
+    return jnp.where(weights > last, room, jnp.where((weights == last) & (gains > 0), share * room, 0))
