@@ -34,6 +34,8 @@ NAVIGATION = {
         "docs/evaluation": "Robust accuracy",
         "docs/zoo": "Models of RobustBench",
         "RESULTS": "Results",
+        "results/controls/README": "Controls",
+        "results/controls/protocol": "Protocol of the controls",
     },
     "Run it": {
         "docs/performance": "Performance",
@@ -51,7 +53,14 @@ project = "jaxrw"
 version = release = jaxrw.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "docs/*.ipynb", "docs/reference/*.rst"]
+include_patterns = [
+    "*.md",
+    "docs/*.md",
+    "docs/*.ipynb",
+    "docs/reference/*.rst",
+    "results/controls/README.md",
+    "results/controls/protocol.md",
+]
 # Folders that are not searched for pages.
 exclude_patterns = [
     ".*",
@@ -60,7 +69,6 @@ exclude_patterns = [
     "configs",
     "dist",
     "jaxrw",
-    "results",
     "runs",
     "site",
     "tests",
