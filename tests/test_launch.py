@@ -57,7 +57,7 @@ MISTAKES = {
     "attack in another spelling": (
         ["--config.evaluation.attacks=('autoattack',)"],
         "'autoattack'",
-        "apgd_ce, aa",
+        "apgd_t, aa",
     ),
     "attack that is a list": (
         ["--config.evaluation.attacks=(['clean'],)"],
