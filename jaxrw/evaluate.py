@@ -295,10 +295,10 @@ class _Evaluation:
                 if values is None and column.measured is suite.Measured.CORRUPTIONS:
                     values = *self._measure_corruptions(name, variables), None
                 elif values is None:
-                    title, details = f"{name}: {attack}", None
                     if column.measured is suite.Measured.AUTOATTACK:
                         measured, details = self._run_autoattack(name, variables, column.ensemble, state_path)
                     else:
+                        title, details = f"{name}: {attack}", None
                         measured = self._run_attack(title, variables, attack, evaluator)
                     if saves_images:
                         _save_images(images_path, self._experiment.dataset.test.labels, measured)

@@ -256,8 +256,7 @@ class _Training:
 
     def _train_epoch(self, epoch: int, progress: TrainingProgress, check: preemption.Check) -> dict[str, Any]:
         """Takes the steps that are left of a 0-based epoch; returns what is logged of it."""
-        images, labels = self._images
-        key, schedule = step.replicate(self.experiment.step_key), self.schedule
+        (images, labels), key, schedule = self._images, self._key, self.schedule
         started, first_step = time.monotonic(), int(self.state.step)
         done = first_step
         for batch in batches(
@@ -289,6 +288,10 @@ class _Training:
     @functools.cached_property
     def _images(self) -> tuple[step.Images, jax.Array]:
         return accuracy.replicated(self.experiment.dataset.train)
+
+    @functools.cached_property
+    def _key(self) -> jax.Array:
+        return step.replicate(self.experiment.step_key)
 
     def _validate(self, check: preemption.Check) -> dict[str, float]:
         """Returns validation accuracies in percent by attack; none if no images are held out."""

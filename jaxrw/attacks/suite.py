@@ -30,8 +30,8 @@ class EvaluationAttack:
       name: as in configs and in results.json.
       title: as in tables and figures.
       settings: fields of `config.evaluation` that its accuracy depends on.
-      measured: how.
       create: (norm, eps, step_size) -> `Attack`; None where the column is not measured by one.
+      measured: how.
       ensemble: AutoAttack's attacks that run; None: those of `config.evaluation.version`.
       details: field of a checkpoint in results.json with more than the accuracy; None: there is no more.
       extra: whether tables have its column only if it was run, and never say that it was not.
@@ -40,8 +40,8 @@ class EvaluationAttack:
     name: str
     title: str
     settings: tuple[str, ...]
-    measured: Measured = Measured.ATTACK
     create: Callable[[str, float, float], Attack] | None = None
+    measured: Measured = Measured.ATTACK
     ensemble: tuple[str, ...] | None = None
     details: str | None = None
     extra: bool = False
@@ -76,39 +76,28 @@ def _as_attack(function: Callable[..., jax.Array], **settings: Any) -> Attack:
     )
 
 
-def _column(
-    name: str,
-    title: str,
-    settings: tuple[str, ...],
-    create: Callable[[str, float, float], Attack],
-    *,
-    extra: bool = False,
-) -> EvaluationAttack:
-    return EvaluationAttack(name, title, settings, create=create, extra=extra)
-
-
 # In the paper's order, which has no extra one.
 ATTACKS = {
     attack.name: attack
     for attack in (
-        _column("clean", "Clean", (), lambda norm, eps, step_size: _clean),
-        _column("fgsm", "FGSM", ("norm", "eps"), _fgsm),
-        _column("pgd20", "PGD-20", _OF_PGD, functools.partial(_pgd, num_steps=20)),
-        _column("pgd100", "PGD-100", _OF_PGD, functools.partial(_pgd, num_steps=100)),
-        _column("cw_pgd", "CW-PGD", _OF_PGD, functools.partial(_pgd, num_steps=100, loss="cw")),
-        _column(
+        EvaluationAttack("clean", "Clean", (), lambda norm, eps, step_size: _clean),
+        EvaluationAttack("fgsm", "FGSM", ("norm", "eps"), _fgsm),
+        EvaluationAttack("pgd20", "PGD-20", _OF_PGD, functools.partial(_pgd, num_steps=20)),
+        EvaluationAttack("pgd100", "PGD-100", _OF_PGD, functools.partial(_pgd, num_steps=100)),
+        EvaluationAttack("cw_pgd", "CW-PGD", _OF_PGD, functools.partial(_pgd, num_steps=100, loss="cw")),
+        EvaluationAttack(
             "scaled_pgd",
             "PGD-100, 10 z",
             _OF_PGD,
             functools.partial(_pgd, num_steps=100, loss="scaled_ce"),
             extra=True,
         ),
-        _column("apgd_ce", "APGD-CE", ("norm", "eps"), _apgd_ce),
+        EvaluationAttack("apgd_ce", "APGD-CE", ("norm", "eps"), _apgd_ce),
         EvaluationAttack(
             "apgd_t",
             "APGD-CE+T",
             ("norm", "eps", "surrogate"),
-            Measured.AUTOATTACK,
+            measured=Measured.AUTOATTACK,
             ensemble=("apgd-ce", "apgd-t"),
             details="apgd_t",
             extra=True,
@@ -117,14 +106,14 @@ ATTACKS = {
             "aa",
             "AA",
             ("norm", "eps", "version", "surrogate"),
-            Measured.AUTOATTACK,
+            measured=Measured.AUTOATTACK,
             details="autoattack",
         ),
         EvaluationAttack(
             "corruptions",
             "Corrupted",
             ("corruptions_dir",),
-            Measured.CORRUPTIONS,
+            measured=Measured.CORRUPTIONS,
             details="corruptions",
             extra=True,
         ),
