@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from jaxrw import methods, networks
 from jaxrw.attacks import norms, suite
 from jaxrw.attacks.pgd import KL, STARTS
-from jaxrw.data import Dataset
+from jaxrw.data import TEST_SPLITS, Dataset
 from jaxrw.data.dataset import one_line
 from jaxrw.system.errors import UserError
 
@@ -32,6 +32,7 @@ WITHOUT_EFFECT = (
 _EARLIER: dict[str, Any] = {
     "writers": ["tensorboard"],
     "dataset.validation_share": None,
+    "dataset.test_split": "test",
     "model.activation": None,
     "model.shortcut": None,
     "model.last_norm": None,
@@ -67,6 +68,7 @@ AVERAGES = ("none", "ema", "swa")
 
 # Fields that hold a name, and the names they choose from.
 CHOICES: dict[str, Collection[str]] = {
+    "dataset.test_split": TEST_SPLITS,
     "model.name": networks.ARCHITECTURES,
     "model.dtype": networks.DTYPES,
     "method.name": methods.METHODS,

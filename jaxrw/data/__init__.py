@@ -14,7 +14,11 @@ from jaxrw.data.extra import load as load_extra
 from jaxrw.data.fingerprint import Fingerprint, describe_fingerprint
 from jaxrw.system.errors import UserError
 
+# Which images serve for testing, see `load`.
+TEST_SPLITS = ("test", "validation")
+
 __all__ = [
+    "TEST_SPLITS",
     "Dataset",
     "ExtraImages",
     "Fingerprint",
@@ -34,6 +38,7 @@ def load(
     validation_size: int = 0,
     validation_share: float | None = None,
     test_size: int | None = None,
+    test_split: str = "test",
     downscale: int = 1,
 ) -> Dataset:
     """Loads the training, validation and test images of a data set.
@@ -51,6 +56,8 @@ def load(
       validation_size: at least 0 and less than the number of training images.
       validation_share: share in (0, 1) of all training images that is held out instead, rounded; None: no share.
       test_size: at least 1. None: all test images.
+      test_split: "test", or "validation": the validation images serve for testing too, so that constants of a method
+        can be chosen under any attack while nobody looks at a test image.
       downscale: side of the squares of pixels that are replaced with their mean, at least 1.
 
     Returns:
@@ -71,12 +78,16 @@ def load(
     train, validation = splits.train_and_validation(
         source.train.size, train_size=train_size, validation_size=validation_size
     )
-    test = _read(source.test, splits.test(source.test.size, test_size=test_size), downscale, name)
     # In one call, because a prepared set reads the ids of all of its records each time.
     both = _read(source.train, np.concatenate([validation, train]), downscale, name)
+    held_out = Split(both.images[:validation_size], both.labels[:validation_size])
+    if test_split == "validation":
+        test = _first(held_out, test_size)
+    else:
+        test = _read(source.test, splits.test(source.test.size, test_size=test_size), downscale, name)
     dataset = Dataset(
         train=Split(both.images[validation_size:], both.labels[validation_size:]),
-        validation=Split(both.images[:validation_size], both.labels[:validation_size]),
+        validation=held_out,
         test=test,
         num_classes=len(source.class_names),
         class_names=source.class_names,
@@ -110,6 +121,19 @@ def _read(part: Part, chosen: np.ndarray, downscale: int, name: str) -> Split:
         return Split(images.downscale(split.images, downscale), split.labels)
     except ValueError as error:
         raise UserError(f"dataset.downscale={downscale}: {error} (dataset.name={name!r})") from error
+
+
+def _first(held_out: Split, test_size: int | None) -> Split:
+    """Returns the first `test_size` of the validation images, all if it is None."""
+    size = len(held_out.labels)
+    if not size:
+        raise UserError("dataset.test_split='validation': there are no validation images")
+    if test_size is not None and test_size > size:
+        raise UserError(
+            f"dataset.test_size={test_size}: only {size} validation images are there for dataset.test_split="
+            f"'validation'; choose at most {size}, or None for all"
+        )
+    return Split(held_out.images[:test_size], held_out.labels[:test_size])
 
 
 def _unknown(name: str, root: pathlib.Path) -> UserError:

@@ -89,6 +89,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
         validation_size=config.dataset.validation_size,
         validation_share=config.dataset.get("validation_share"),
         test_size=config.dataset.test_size,
+        test_split=config.dataset.test_split,
         downscale=config.dataset.downscale,
     )
     settings.check_dataset(config, dataset)

@@ -139,6 +139,32 @@ def test_digits_held_out_do_not_depend_on_the_number_trained_on():
     assert len(few.test.labels) == 50
 
 
+def test_validation_images_stand_in_for_the_test_images():
+    """All of them, or the first; the images trained on stay the same, and no test image is among them."""
+    sizes = {"train_size": 100, "validation_size": 30}
+    usual, chosen, some = (
+        data.load("digits", **sizes, **f)
+        for f in ({}, {"test_split": "validation"}, {"test_split": "validation", "test_size": 20})
+    )
+    np.testing.assert_array_equal(chosen.train.images, usual.train.images)
+    for split in (chosen.validation, chosen.test):
+        np.testing.assert_array_equal(split.images, usual.validation.images)
+        np.testing.assert_array_equal(split.labels, usual.validation.labels)
+    np.testing.assert_array_equal(some.test.images, usual.validation.images[:20])
+    np.testing.assert_array_equal(some.test.labels, usual.validation.labels[:20])
+    assert chosen.fingerprint["sha256"] != usual.fingerprint["sha256"]
+
+
+def test_there_must_be_as_many_validation_images_as_are_tested_on():
+    none = message_of(data.load, "digits", test_split="validation")
+    assert none == "dataset.test_split='validation': there are no validation images"
+    many = message_of(data.load, "digits", validation_size=30, test_split="validation", test_size=31)
+    assert many == (
+        "dataset.test_size=31: only 30 validation images are there for dataset.test_split='validation'; "
+        "choose at most 30, or None for all"
+    )
+
+
 def make(*, shape=(8, 8, 1), test_shape=None, label=0, num_classes=2):
     def split(shape, n):
         return dataset.Split(np.zeros((n, *shape), np.uint8), np.full(n, label, np.int32))
