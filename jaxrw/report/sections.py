@@ -59,11 +59,13 @@ def create_section(
 
 
 def compare_all(
-    setting: Setting, accuracy_tables: Iterable[AccuracyTable], questions: Sequence[Question]
+    setting: Setting,
+    accuracy_tables: Iterable[AccuracyTable],
+    questions: Mapping[str, Sequence[Question]],
 ) -> dict[str, list[Comparison]]:
     """Returns the comparisons that were asked for and the paper's claims, by the titles of their tables."""
     return {
-        "What was asked": answer(setting, questions),
+        **{title: answer(setting, asked) for title, asked in questions.items()},
         "The paper's claims": create_claims(setting, accuracy_tables),
     }
 
@@ -286,7 +288,7 @@ def _describe_comparisons(setting: Setting, comparisons: Sequence[Comparison], *
     sentences = [
         "Differences in percentage points, seed by seed; ± is half of their 95 % confidence interval by Student's t "
         f"over the seeds, from {MIN_SEEDS} on, and at least one image.",
-        f"p is corrected by Holm's method for the {number} comparisons of this table"
+        f"p is corrected by Holm's method for the {number} comparison{'' if number == 1 else 's'} of this table"
         + (" that have one" if are_claims else "")
         + "; the interval is not corrected.",
         verdicts,

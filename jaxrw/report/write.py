@@ -43,7 +43,7 @@ def run(
       What to print: a table of the runs, problems, and where the report is.
 
     Raises:
-      UserError: no run below `workdir` can be used, or its comparisons.json is wrong.
+      UserError: no run below `workdir` can be used, or one of its comparisons*.json is wrong.
       RunError: the report cannot be written.
     """
     workdir = pathlib.Path(workdir)

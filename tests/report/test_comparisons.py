@@ -223,6 +223,28 @@ def test_what_was_asked_has_a_table_with_the_number_of_all_questions(flagged):
     assert float(line["corrected"]) == pytest.approx(3 * max(p_values))
 
 
+def test_each_file_of_questions_is_a_family_of_its_own(flagged):
+    """One comparison in a second file is not corrected, and leaves the first table as it was."""
+    root, _ = flagged
+    (root / "comparisons.json").write_text('[{"rows": ["MAIL", "Standard"]}]')
+    before, _ = table_of(root, "What was asked")
+    (root / "comparisons-own.json").write_text('[{"rows": ["MAIL", "Standard"], "attacks": ["aa"]}]')
+    after, caption = table_of(root, "What was asked")
+    assert after == before
+    assert "for the 2 comparisons of this table;" in caption
+    rows, caption = table_of(root, "What was asked: own")
+    assert [row[:5] for row in rows] == [before[1][:5]]
+    assert "for the 1 comparison of this table;" in caption
+    with (root / "report" / "comparisons.csv").open() as file:
+        p_values = {
+            line["title"]: (float(line["p_value"]), float(line["corrected"]))
+            for line in csv.DictReader(file)
+            if line["attack"] == "aa"
+        }
+    p, corrected = p_values["What was asked: own"]
+    assert corrected == p == p_values["What was asked"][0] < p_values["What was asked"][1]
+
+
 def test_questions_about_other_runs_have_no_table(flagged):
     root, _ = flagged
     (root / "comparisons.json").write_text('[{"rows": ["TRADES, lam 6", "Standard"]}]')

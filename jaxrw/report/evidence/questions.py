@@ -1,9 +1,9 @@
-"""Comparisons that the owner of the runs asked for: comparisons.json in the directory of all runs.
+"""Comparisons that the owner of the runs asked for: comparisons.json or comparisons-NAME.json beside the runs.
 
     [{"rows": ["MAIL", "Standard"], "checkpoints": ["last", "best"], "attacks": ["pgd100", "aa"]}]
 
 Rows are labels of the table of all runs, the first minus the second. Without them, checkpoints are last and attacks are
-PGD-100 and AutoAttack.
+PGD-100 and AutoAttack. Each file is a family of its own: a table, corrected for the number of its own comparisons.
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ from jaxrw.report.evidence.tables import Accuracy
 from jaxrw.runs.results import CHECKPOINTS
 from jaxrw.system.errors import UserError
 
-_NAME = "comparisons.json"
+# Title of the table of comparisons.json; that of comparisons-NAME.json has the name too.
+_TITLE = "What was asked"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +47,21 @@ class Question:
         return " against ".join(f"{row} ({checkpoint})" for row, checkpoint in pairs)
 
 
-def read_questions(workdir: pathlib.Path) -> list[Question]:
-    """Returns the questions of a directory of runs, none if it has no comparisons.json.
+def read_questions(workdir: pathlib.Path) -> dict[str, list[Question]]:
+    """Returns the questions of a directory of runs by the titles of their tables, none if it has no such file.
 
     Raises:
-      UserError: the file is not as this module says.
+      UserError: a file is not as this module says.
     """
-    path = workdir / _NAME
-    if not path.exists():
-        return []
+    paths = [*workdir.glob("comparisons.json"), *sorted(workdir.glob("comparisons-*.json"))]
+    names = [path.stem.partition("-")[2] for path in paths]
+    return {
+        f"{_TITLE}: {name}" if name else _TITLE: _read_file(path)
+        for name, path in zip(names, paths, strict=True)
+    }
+
+
+def _read_file(path: pathlib.Path) -> list[Question]:
     try:
         entries = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
