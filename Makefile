@@ -2,7 +2,7 @@
 # make test    all tests
 # make check   format check, lint, types, tests
 # make bench   time it against PyTorch; DATA_DIR=... where CIFAR-10 lies
-# make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 24 programs
+# make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 48 programs
 # make bench-scaling  the same on 1 to 256 chips
 # make results    RESULTS.md and results/controls/README.md anew, from what results/ keeps
 # make notebook   docs/tutorial.ipynb anew, with its outputs

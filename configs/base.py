@@ -98,7 +98,7 @@ def get_config() -> ConfigDict:
     # uniform: in the ball; normal: 0.001 * standard normal, as MAIL's code; none: the image itself.
     config.attack.start = "uniform"
 
-    # More training images: .npy or .npz files with `image` uint8 [N, H, W, C] and `label`, see docs/data.md.
+    # More training images: .npz files with `image` uint8 [N, H, W, C] and `label`, see docs/data.md.
     config.extra = ConfigDict()
     config.extra.path = placeholder(str)  # a file, or a directory of files; None: no extra images
     config.extra.share = 0.7  # of every batch

@@ -52,7 +52,7 @@ for argument; do
 done
 [[ $0 != */gcloud || $known == *"$call"* ]]
 """
-PROGRAMS = {"gcloud", "pip", "python", "python3", "sudo", "sleep"}
+PROGRAMS = {"gcloud", "pip", "python", "python3.11", "sudo", "sleep"}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from helpers import commands
 from PIL import Image
 
 import launch
-from jaxrw import attacks, methods
+from jaxrw import attacks, data, methods, networks, torch_weights
 
 ROOT = commands.ROOT
 DOCS = ROOT / "docs"
@@ -96,9 +96,23 @@ def test_figures_are_drawn_again_as_the_page_says(here):
     assert commands.launch_small(run, figures) == 0
     drawn = here / "runs" / "digits" / "figures" / "figure4_similarity.svg"
     drawn.unlink()
-    (block,) = blocks("runs")
+    _, block = blocks("runs")
     exec(block, {})
     assert drawn.exists()
+
+
+def test_trained_weights_are_used_in_python_as_the_page_says(here, capsys):
+    """They print what the network that was saved answers."""
+    network = networks.create("resnet18", num_classes=10, depth=10, width=16)
+    images = data.load("digits").test.images[:10] / np.float32(255)
+    variables = network.init(jax.random.key(0), images[:1], train=False)
+    file = here / "runs" / "digits" / "last.safetensors"
+    file.parent.mkdir(parents=True)
+    torch_weights.save(file, variables, model=network)
+    block, _ = blocks("runs")
+    exec(block, {})
+    printed = [int(word) for word in capsys.readouterr().out.strip(" []\n").split()]
+    assert printed == network.apply(variables, images, train=False).argmax(-1).tolist()
 
 
 def test_autoattack_runs_in_l2_on_random_models_and_with_a_surrogate_as_the_page_says(monkeypatch):

@@ -175,9 +175,9 @@ def _present_accuracy(cell: Accuracy) -> Cell:
 def _caption(table: AccuracyTable) -> str:
     """Describes the numbers of a table."""
     sentences = [
-        f"Accuracy in percent on {table.setting.num_examples:,} test images, mean ± sample deviation over n seeds "
-        f"(found: {', '.join(map(str, table.setting.seeds))}). Bold: best of its column, of those with every seed. "
-        "↑: higher than without margin reweighting, over the seeds that both have."
+        f"Accuracy in percent on {table.setting.num_examples:,} test images, mean ± sample standard deviation over n "
+        f"seeds (found: {', '.join(map(str, table.setting.seeds))}). Bold: best of its column, of those with every "
+        "seed. ↑: higher than without margin reweighting, over the seeds that both have."
     ]
     if any(cell.published for row in table.rows for cell in row.cells):
         sentences.append("Paper: its mean ± deviation over five seeds, and measured minus published.")
@@ -225,8 +225,8 @@ def _beside_table(setting: Setting) -> Table:
             "The best checkpoint is the one with the highest accuracy on the validation images under "
             "PGD; its epoch counts from 1, and a range is over the seeds. If best is far above last, the run has "
             "overfitted, and a method whose last checkpoint is only as good as the best one of Standard has avoided no "
-            f"more than that. Accuracy in percent on {setting.num_examples:,} test images, mean ± sample deviation "
-            "over n seeds."
+            f"more than that. Accuracy in percent on {setting.num_examples:,} test images, mean ± sample standard "
+            "deviation over n seeds."
         ),
         has_accuracies=True,
     )
@@ -283,11 +283,11 @@ def _describe_comparisons(setting: Setting, comparisons: Sequence[Comparison], *
         'A claim of the paper is "seen" if p is below 0.05 and the difference has the paper\'s sign, "refuted at this '
         'scale" if p is below 0.05 and it has the other sign, and "not decided" otherwise.'
         if are_claims
-        else 'The first row is "higher" or "lower" if p is below 0.05; otherwise it is "not decided".'
+        else 'The method named first is "higher" or "lower" if p is below 0.05; otherwise "not decided".'
     )
     sentences = [
-        "Differences in percentage points, seed by seed; ± is half of their 95 % confidence interval by Student's t "
-        f"over the seeds, from {MIN_SEEDS} on, and at least one image.",
+        "Differences in percentage points, seed by seed; ± is half the width of their 95 % confidence interval by "
+        f"Student's t, from {MIN_SEEDS} seeds on, and never less than one image.",
         f"p is corrected by Holm's method for the {number} comparison{'' if number == 1 else 's'} of this table"
         + (" that have one" if are_claims else "")
         + "; the interval is not corrected.",

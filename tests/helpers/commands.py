@@ -109,6 +109,8 @@ def launch_small(arguments, more=()):
         return launch.main(["launch.py", *arguments])
     if any("configs/sweeps/" in argument for argument in arguments):
         return launch.main(["launch.py", *arguments, "--list"])
+    if not importlib.util.find_spec("wandb"):  # an extra of its own
+        arguments = [argument.replace(",'wandb'", "") for argument in arguments]
     named = " ".join(arguments)
     more = [*TINY, *more]
     more += _FOLDER if "folder" in named else _DIGITS
