@@ -125,6 +125,10 @@ def _check_combination(values: flags.FlagValues) -> None:
         raise UserError("--list is for a sweep, as --config configs/sweeps/table1.py")
     if values.launcher != LAUNCHERS[0] and not is_sweep(values.config):
         raise UserError("--launcher is for a sweep, as --config configs/sweeps/table1.py")
+    several = ("distributed", "coordinator_address", "num_processes", "process_id")
+    given = [name for name in several if values[name].value not in (None, False)]
+    if given and (is_sweep(values.config) or values.mode == "report"):
+        raise UserError(f"--{given[0]} is for one run; a sweep or report is one process")
 
 
 def _check_fields(argv: list[str], config: ConfigDict) -> list[str]:

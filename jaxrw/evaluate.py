@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import itertools
 import pathlib
 import statistics
 import sys
@@ -21,6 +22,7 @@ from jaxrw.attacks.autoattack.bar import AutoAttackProgress
 from jaxrw.attacks.autoattack.resume import StateError
 from jaxrw.networks import normalizations, torch_weights
 from jaxrw.runs import checkpoints
+from jaxrw.runs.json_files import as_run_errors, write_json
 from jaxrw.runs.metrics import log_evaluation
 from jaxrw.runs.packed import pack
 from jaxrw.runs.progress import evaluation_bar, print_accuracy
@@ -32,6 +34,7 @@ from jaxrw.runs.results import (
     already_measured,
     begin_results,
     doubt,
+    lost,
     record,
     write_results,
 )
@@ -100,6 +103,7 @@ def run(
         results = _begin(config, experiment, workdir, earlier, identities)
         lines = runs.read_metrics(workdir)
         results["train_seconds"] = round(sum(line.get("seconds", 0) for line in lines), 1)
+        results["finished"] = steps.get("last") == experiment.steps_per_epoch * config.optim.num_epochs
         results["warmup_from"] = runs.warmup.source_of(lines)
         names = [name for name in steps if checkpoint in (None, name)]
         evaluation = _Evaluation(config, experiment, workdir, check)
@@ -109,7 +113,13 @@ def run(
         if config.evaluation.figure_examples:
             shown = names[0]  # The last, unless only the best is asked for.
             _update_figures(
-                experiment, workdir, results, shown, restore, redraw=results != earlier, writers=writers
+                experiment,
+                workdir,
+                results,
+                shown,
+                restore,
+                redraw=hosts.broadcast(results != earlier),
+                writers=writers,
             )
     return results
 
@@ -190,9 +200,9 @@ def _begin(
     earlier: Results | None,
     identities: Mapping[str, Checkpoint | None],
 ) -> Results:
-    """Returns results before anything is measured, see `begin_results`."""
+    """Returns results before anything is measured, see `begin_results`; keeps a file that has others."""
     test = experiment.dataset.test
-    return begin_results(
+    results = begin_results(
         config,
         num_examples=len(test.labels),
         chance=test.chance,
@@ -200,6 +210,15 @@ def _begin(
         identities=identities,
         data=runs.provenance.read(workdir),
     )
+    if (dropped := lost(earlier, results)) and hosts.is_first():
+        number = next(n for n in itertools.count(1) if not (workdir / f"results-{n}.json").exists())
+        kept = workdir / f"results-{number}.json"
+        write_json(kept, earlier)
+        print(
+            f"{kept} keeps what was measured with other settings of the evaluation: {', '.join(dropped)}",
+            file=sys.stderr,
+        )
+    return results
 
 
 def _check_normalization(
@@ -363,7 +382,11 @@ class _Evaluation:
             if now.together:  # Otherwise the hosts are at different examples.
                 self._check(wait=True)
 
-        with contextlib.closing(AutoAttackProgress(name)) as bar, warnings.catch_warnings():
+        with (
+            as_run_errors(state_path),
+            contextlib.closing(AutoAttackProgress(name)) as bar,
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore", RobustnessWarning)  # They are in the result, and printed below.
             try:
                 result = autoattack(
@@ -405,7 +428,7 @@ class _Evaluation:
 
 def _save_images(path: pathlib.Path, labels: np.ndarray, measured: accuracy.Measurement) -> None:
     arrays: dict[str, Any] = {"images": measured.adversarial, "labels": labels, "correct": measured.correct}
-    with files.replacing(path) as file:
+    with as_run_errors(path), files.replacing(path) as file:
         np.savez_compressed(file, **arrays)
 
 
@@ -423,10 +446,11 @@ def _update_figures(
     settings = {field: results["config"]["evaluation"][field] for field in fields}
     checkpoint = {"name": name} | {field: results["checkpoints"][name][field] for field in ("epoch", "step")}
     what = {"checkpoint": checkpoint, "settings": settings}
-    if not hosts.broadcast(figures.is_measured(workdir / "figures", **what)):
-        hosts.run_on_first(figures.measure, experiment, restore(name), workdir / "figures", **what)
-    elif not redraw:
-        return
-    hosts.run_on_first(figures.draw_again, workdir)
+    with as_run_errors(workdir / "figures"):
+        if not hosts.broadcast(figures.is_measured(workdir / "figures", **what)):
+            hosts.run_on_first(figures.measure, experiment, restore(name), workdir / "figures", **what)
+        elif not redraw:
+            return
+        hosts.run_on_first(figures.draw_again, workdir)
     with contextlib.closing(runs.MetricsLog(workdir, writers=writers)) as log:
         log.write_image("examples", workdir / "figures" / "examples.png", step=checkpoint["step"])

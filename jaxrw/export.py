@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from jaxrw.evaluate import open_run
 from jaxrw.networks import torch_weights
 from jaxrw.runs.results import CHECKPOINTS
+from jaxrw.system import hosts
 from jaxrw.system.errors import UserError
 
 
@@ -31,5 +32,6 @@ def run(
         for name in steps:
             if checkpoint in (None, name):
                 paths.append(workdir / f"{name}.safetensors")
-                torch_weights.save(paths[-1], restore(name), model=experiment.model)
+                weights = restore(name)
+                hosts.run_on_first(torch_weights.save, paths[-1], weights, model=experiment.model)
     return paths

@@ -232,6 +232,11 @@ def _check_corruptions(config: ConfigDict) -> None:
             "evaluation.corruptions_dir is None; evaluation.attacks has 'corruptions', so it must be the directory of "
             "corrupted test images, as CIFAR-10-C"
         )
+    if is_measured and config.dataset.test_split != "test":
+        raise UserError(
+            f"evaluation.attacks has 'corruptions', which are of test images; dataset.test_split is "
+            f"{config.dataset.test_split!r}: leave one of them out"
+        )
     if path is not None and not is_measured:
         raise UserError(
             f"evaluation.corruptions_dir is {path!r}; add 'corruptions' to evaluation.attacks, or leave it out"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
@@ -67,7 +68,12 @@ def run(
             hosts.run_on_first(runs.warmup.adopt, warmup_from, workdir)
         manager = stack.enter_context(checkpoints.open_checkpoints(workdir / "checkpoints"))
         done = manager.latest_step() or 0
-        first_epoch = hosts.broadcast(schedule.first_epoch(done, runs.read_metrics(workdir)))
+        is_validated = not len(experiment.dataset.validation.labels) or (
+            done > 0 and checkpoints.is_validated(manager, done)
+        )
+        first_epoch = hosts.broadcast(
+            schedule.first_epoch(done, runs.read_metrics(workdir), is_validated=is_validated)
+        )
         if first_epoch == schedule.num_epochs:
             return experiment
         _print_start(
@@ -94,7 +100,9 @@ def run(
             step_size=config.evaluation.step_size,
             batch_size=config.evaluation.batch_size,
         )
-        with contextlib.closing(runs.MetricsLog(workdir, resume_at=done, writers=writers)) as log:
+        # Lines of an epoch that was stopped in its validation are written again.
+        resume_at = done if done == first_epoch * schedule.steps_per_epoch else done - 1
+        with contextlib.closing(runs.MetricsLog(workdir, resume_at=resume_at, writers=writers)) as log:
             training = _Training(
                 experiment,
                 state,
@@ -165,14 +173,14 @@ class _Schedule:
     every_epochs: int
     kept_warmup_epochs: int
 
-    def first_epoch(self, done: int, lines: Sequence[dict[str, Any]]) -> int:
+    def first_epoch(self, done: int, lines: Sequence[dict[str, Any]], *, is_validated: bool) -> int:
         """Returns the 0-based epoch that a run resumes with after `done` steps; `num_epochs` if it is complete.
 
-        An epoch is complete when metrics.jsonl has its line. A run that was stopped before, during a validation for
-        instance, resumes with an epoch that has no steps left.
+        An epoch is complete when metrics.jsonl has its line and its checkpoint is validated, if there are images for
+        it. A run that was stopped before, in a validation for instance, resumes with an epoch that has no steps left.
         """
         logged = any(line["kind"] == "train" and line["step"] == done for line in lines)
-        return max(done if logged else done - 1, 0) // self.steps_per_epoch
+        return max(done if logged and is_validated else done - 1, 0) // self.steps_per_epoch
 
     def saves_within_epoch(self, done: int) -> bool:
         """Whether a checkpoint is written after `done` steps although they do not end an epoch."""
@@ -367,7 +375,9 @@ def _create_renewal(
     def renew(state: step.State, images: step.Images, epoch: int) -> step.State:
         if state.average is None or epoch < config.average.start_epoch:
             return state
-        params, statistics = state.average["params"], state.average["batch_stats"]
+        params = state.average["params"]
+        # From 0 on, so that a renewal that is repeated after a stop has the same bits.
+        statistics = jax.tree.map(jnp.zeros_like, state.average["batch_stats"])
         order = np.arange(experiment.steps_per_epoch * batch_size, dtype=np.int32)
         for number, index in enumerate(order.reshape(-1, batch_size)):
             statistics = program(statistics, params, images, step.replicate(number), step.shard(index))

@@ -431,3 +431,56 @@ def test_a_run_of_an_earlier_version_had_the_only_norm(run, tmp_path):
     assert evaluate.run(config, copy)["checkpoints"]["last"]["accuracy"]["fgsm"] == 12.5
     config.evaluation.norm = "l2"
     assert evaluate.run(config, copy)["checkpoints"]["last"]["accuracy"]["fgsm"] != 12.5
+
+
+def test_an_evaluation_is_never_more_than_a_batch_ahead_of_the_device(run):
+    """A batch counts when its result is here, so that a signal is seen within two batches."""
+    experiment = create_experiment(run[0])
+    evaluator = Evaluator(
+        experiment.evaluation_model,
+        experiment.dataset.test,
+        experiment.evaluation_key,
+        {"clean": lambda *arguments, **options: None},
+        batch_size=8,
+    )
+    given, counted = [], []
+
+    class Outputs:
+        def __init__(self, index):
+            self.index = np.asarray(index)
+
+        def __array__(self, dtype=None, copy=None):
+            counted.append(self.index)
+            return self.index
+
+    def program(variables, key, images, labels, index):
+        assert len(given) - len(counted) <= 1
+        given.append(index)
+        return Outputs(index)
+
+    evaluator._programs["clean"] = program
+    seen = []
+    measured = evaluator.measure("clean", None, lambda number: seen.append((number, len(counted))))
+    assert [number for number, _ in seen] == [8, 8, 8, 6]
+    assert [done for _, done in seen] == [1, 2, 3, 4]
+    assert measured.accuracy == 100
+
+
+def test_results_under_other_settings_are_kept(run, tmp_path, capsys):
+    """Evaluating the best checkpoint with another eps drops the last one's accuracies from results.json."""
+    workdir = shutil.copytree(run[1], tmp_path / "run")
+    first = evaluate.run(with_attacks("clean", "pgd20"), workdir)
+    capsys.readouterr()
+    second = evaluate.run(with_attacks("clean", "pgd20", evaluation__eps=0.02), workdir, checkpoint="best")
+    assert second["checkpoints"]["last"]["accuracy"]["pgd20"] is None
+    assert json.loads((workdir / "results-1.json").read_text()) == first
+    err = capsys.readouterr().err
+    assert "results-1.json keeps what was measured with other settings" in err
+    assert "last pgd20" in err
+    evaluate.run(with_attacks("clean", "pgd20", evaluation__eps=0.02), workdir)
+    assert not (workdir / "results-2.json").exists()
+
+
+def test_a_run_tells_whether_it_was_trained_to_its_end(run, tmp_path):
+    config, workdir = run
+    assert evaluate.run(config, shutil.copytree(workdir, tmp_path / "run"))["finished"] is True

@@ -206,6 +206,21 @@ MISTAKES = {
         "optim.rise_epochs is 40.0",
         "below optim.num_epochs",
     ),
+    "a rise of all steps": (
+        ["--config.optim.schedule=cosine", "--config.optim.rise_epochs=39.99"],
+        "optim.rise_epochs is 39.99",
+        "at least a step below optim.num_epochs, which is 40",
+    ),
+    "corruptions of validation images": (
+        [
+            "--config.dataset.test_split=validation",
+            "--config.dataset.test_size=9",
+            "--config.evaluation.attacks=('corruptions',)",
+            "--config.evaluation.corruptions_dir=x",
+        ],
+        "evaluation.attacks has 'corruptions'",
+        "dataset.test_split is 'validation'",
+    ),
     "two rises": (
         ["--config.optim.schedule=one_cycle", "--config.optim.rise_epochs=1"],
         "optim.rise_epochs is 1.0",

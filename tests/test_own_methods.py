@@ -59,6 +59,10 @@ def test_the_page_trains_resumes_and_is_reported(here, capsys):
     ("change", "words"),
     [
         (('"confidence", "Conf', '"mail", "Conf'), "the method 'mail' is a shipped one; choose another name"),
+        (
+            ('power", confidence', 'power", print'),
+            "the weight of the method 'confidence' has no code to keep",
+        ),
         (("[label]) **", ") **"), "its weight is float32[10]; must be one float"),
         (
             ("(1 - jax.nn.softmax(logits)[label]) ** power", "label"),

@@ -1,5 +1,6 @@
 """Whole runs: their files, the choice of the best checkpoint, and resuming after a kill."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
@@ -19,6 +21,7 @@ from jaxrw import evaluate, export, runs, train
 from jaxrw.networks import torch_weights
 from jaxrw.runs import checkpoints
 from jaxrw.system.errors import RunError, Stopped, UserError
+from jaxrw.training import step
 from jaxrw.training.accuracy import Evaluator
 from jaxrw.training.experiment import Experiment, create_experiment
 
@@ -256,6 +259,48 @@ def test_asked_to_stop_it_saves_and_goes_on_the_same(whole, tmp_path, monkeypatc
     ]
     check_same(tmp_path / "run", whole)
     assert "stopping after this step" in capsys.readouterr().err
+
+
+def test_killed_after_a_validation_that_had_once_been_stopped_it_validates_again(
+    whole, tmp_path, monkeypatch
+):
+    """The stop saves a checkpoint without accuracy; the kill comes when the epoch is logged and not saved again."""
+    measure, save = Evaluator.measure, train.checkpoints.save
+
+    def stopped(*arguments, **options):
+        monkeypatch.setattr(Evaluator, "measure", measure)
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.3)  # a thread takes it up
+        return measure(*arguments, **options)
+
+    def killed(manager, state, *, epoch, accuracy=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Evaluator, "measure", stopped)
+    with pytest.raises(Stopped, match="after step 4,"):
+        train.run(tiny.config(), tmp_path / "run")
+    monkeypatch.setattr(train.checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(tiny.config(), tmp_path / "run")
+    assert [line["step"] for line in lines(tmp_path / "run", "train", "validation")] == [4, 4]
+    monkeypatch.setattr(train.checkpoints, "save", save)
+    train.run(tiny.config(), tmp_path / "run")
+    check_same(tmp_path / "run", whole)
+
+
+def test_statistics_of_averaged_parameters_do_not_depend_on_those_before():
+    """So a renewal that is repeated after a stop has the same bits."""
+    config = tiny.config(average__name="swa")
+    experiment = create_experiment(config)
+    state = experiment.create_state()
+    renew = train._create_renewal(config, experiment)
+    images = train.accuracy.replicated(experiment.dataset.train)[0]
+    found = []
+    for value in (0.0, 0.3):
+        statistics = jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value), state.batch_stats)
+        average = {"params": state.params, "batch_stats": statistics}
+        found.append(renew(step.replicate(dataclasses.replace(state, average=average)), images, 0).average)
+    jax.tree.map(np.testing.assert_array_equal, *found)
 
 
 def test_the_same_seed_gives_the_same_bits(whole, tmp_path):

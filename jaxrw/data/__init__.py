@@ -73,10 +73,12 @@ def load(
     """
     splits.check_sizes(train_size=train_size, validation_size=validation_size, test_size=test_size)
     source = _find(name, data_dir)
+    held_out_by = f"validation_size={validation_size}"
     if validation_share is not None:
         validation_size = round(validation_share * source.train.size)
+        held_out_by = f"validation_share={validation_share}"
     train, validation = splits.train_and_validation(
-        source.train.size, train_size=train_size, validation_size=validation_size
+        source.train.size, train_size=train_size, validation_size=validation_size, held_out_by=held_out_by
     )
     # In one call, because a prepared set reads the ids of all of its records each time.
     both = _read(source.train, np.concatenate([validation, train]), downscale, name)

@@ -33,12 +33,18 @@ def check_sizes(*, train_size: int | None, validation_size: int, test_size: int 
 
 
 def train_and_validation(
-    available: int, *, train_size: int | None, validation_size: int
+    available: int, *, train_size: int | None, validation_size: int, held_out_by: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns disjoint indices in 0..available-1 of training and of validation images.
 
     The first `validation_size` of the permuted images are held out for validation, so that they do not depend on
     `train_size`. The next `train_size` are trained on, or all others if it is None.
+
+    Args:
+      available: number of training images.
+      train_size: at least 1; None: all that are left.
+      validation_size: at least 0.
+      held_out_by: field and value that ask for them, for errors; None: `validation_size`.
 
     Returns:
       ([train_size], [validation_size]), both int64.
@@ -46,14 +52,15 @@ def train_and_validation(
     Raises:
       UserError: `available` is too small.
     """
+    held_out_by = held_out_by or f"validation_size={validation_size}"
     if validation_size >= available:
         raise UserError(
-            f"dataset.validation_size={validation_size}: leaves nothing to train on, "
+            f"dataset.{held_out_by}: leaves nothing to train on, "
             f"there are {available} training images; choose at most {available - 1}"
         )
     rest = available - validation_size
     if train_size is not None and train_size > rest:
-        beside = f" beside dataset.validation_size={validation_size}" if validation_size else ""
+        beside = f" beside dataset.{held_out_by}" if validation_size else ""
         raise UserError(
             f"dataset.train_size={train_size}: only {rest} training images are available{beside}; "
             f"choose at most {rest}, or None for all"

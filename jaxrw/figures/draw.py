@@ -25,21 +25,27 @@ def draw_again(workdir: pathlib.Path) -> None:
     """Draws every figure of a run as PNG and SVG from its files, without its model.
 
     Raises:
-      UserError: the run has no usable results.json.
+      UserError: the run has no usable results.json, or no data of figures.
     """
     directory, results = workdir / "figures", runs.read_results(workdir)
     if results is None:
         raise UserError(f"{workdir} has no usable results.json; evaluate the run first, with --mode evaluate")
     config, lines = results["config"], runs.read_metrics(workdir)
-    facts, arrays = measurement.read(directory)
-    best = results["checkpoints"].get("best")
-    autoattack = results["checkpoints"][facts["name"]]["accuracy"][AUTOATTACK]
+    try:
+        facts, arrays = measurement.read(directory)
+    except OSError as error:
+        raise UserError(
+            f"{workdir} has no data of figures; evaluate the run with evaluation.figure_examples above 0"
+        ) from error
+    facts["images"] = f"{config['dataset'].get('test_split', 'test')} images"
+    best, shown = results["checkpoints"].get("best"), results["checkpoints"][facts["name"]]
+    autoattack = shown["accuracy"][AUTOATTACK]
     num_classes, num_steps = len(facts["class_names"]), max(1, config["attack"]["num_steps"])
     with style.style():
         figures = {
             "learning_curves": learning_curves.draw_curves(lines, config, best and best["epoch"]),
             "weights": learning_curves.draw_weights(lines, config),
-            "robustness": robustness.draw_curve(facts, autoattack),
+            "robustness": robustness.draw_curve(facts, autoattack, chance=shown.get("chance")),
             "examples": robustness.draw_examples(facts, arrays),
             "figure2_margins": margins.draw_margins(facts, arrays),
             "figure3_distributions": margins.draw_distributions(facts, arrays),

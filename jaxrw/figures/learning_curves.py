@@ -53,7 +53,7 @@ def draw_curves(lines: Lines, config: Config, best_epoch: int | None) -> Figure:
         _mark_schedule(axis, config, label=axis is axes[0])
     style.legend_beside(axes[0])
     style.legend_beside(axes[2])
-    figure.suptitle(f"{config['method']['name']}, seed {config['seed']}", fontsize=10.5)
+    figure.suptitle(f"{METHODS[config['method']['name']].title}, seed {config['seed']}", fontsize=10.5)
     return figure
 
 
@@ -76,7 +76,9 @@ def draw_weights(lines: Lines, config: Config) -> Figure | None:
     axes[0].set(yscale="log", ylabel="weight $\\omega$")
     axes[1].set_ylabel("margin $m$, positive iff correct")
     figure.colorbar(image, ax=axes, label="share of the training examples", extend="min", aspect=30)
-    figure.suptitle(f"Weights and margins in training: {config['method']['name']}", fontsize=10.5)
+    figure.suptitle(
+        f"Weights and margins in training: {METHODS[config['method']['name']].title}", fontsize=10.5
+    )
     return figure
 
 
@@ -115,7 +117,8 @@ def _mark_schedule(axis: Axes, config: Config, *, label: bool, shade: bool = Tru
         )
     elif reweighted and warmup:
         axis.axvline(warmup + 0.5, color="white", linewidth=1.4, linestyle="-")
-    drops = [milestone for milestone in config["optim"]["milestones"] if milestone < num_epochs]
+    has_drops = config["optim"].get("schedule", "milestones") == "milestones"
+    drops = [milestone for milestone in config["optim"]["milestones"] if has_drops and milestone < num_epochs]
     for number, milestone in enumerate(drops):
         name = f"learning rate x {config['optim']['decay']:g}" if label and not number else None
         axis.axvline(

@@ -71,7 +71,7 @@ def draw_logit_margins(facts: Facts, arrays: Arrays) -> Figure:
         axes.hist(np.clip(values[kind], edges[0], edges[-1]), edges, alpha=0.55, color=color, label=label)
     axes.axvline(0, color=style.GREY, linewidth=0.8)
     axes.set(
-        xlabel="logit margin $z_y - \\max_{j \\neq y}\\, z_j$, positive if correct", ylabel="test images"
+        xlabel="logit margin $z_y - \\max_{j \\neq y}\\, z_j$, positive iff correct", ylabel=facts["images"]
     )
     axes.set_ylim(0, axes.get_ylim()[1] * 1.25)
     axes.legend(loc="upper right")
@@ -148,4 +148,4 @@ def _name_classes(axis: Axes, names: Sequence[str]) -> None:
 
 
 def _describe_model(facts: Facts) -> str:
-    return f"{facts['name']} model, epoch {facts['epoch'] + 1}, {facts['num_examples']:,} test images"
+    return f"{facts['name']} model, epoch {facts['epoch'] + 1}, {facts['num_examples']:,} {facts['images']}"

@@ -128,7 +128,8 @@ def _create_attack(
 ) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
     """Returns a function of eps: logits [N, K] and pixels [N, H, W, C] of the first test images under PGD."""
     key, test = jax.device_get(experiment.evaluation_key), experiment.dataset.test
-    batch_size = min(settings["batch_size"], size)
+    # The setting is of all devices, and this is one of them.
+    batch_size = min(-(-settings["batch_size"] // jax.device_count()), size)
     logits_fn = step.logits_function(experiment.evaluation_model, variables)
     predict = jax.jit(lambda logits_fn, images: logits_fn(images))
 

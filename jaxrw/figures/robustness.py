@@ -31,31 +31,32 @@ def draw_examples(facts: Facts, arrays: Arrays) -> Figure:
         axis.set_ylabel(name)
     radius = style.format_eps(eps) if norm.name == "linf" else f"{eps:.4g} ({norm.title})"
     title = f"Predictions at eps = {radius}; orange where wrong"
-    figure.suptitle(f"{title}\n{_describe_choice(arrays)}", fontsize=9)
+    figure.suptitle(f"{title}\n{_describe_choice(facts, arrays)}", fontsize=9)
     return figure
 
 
-def _describe_choice(arrays: Arrays) -> str:
-    """Says how `measurement` chose the examples, and how many of all test images withstand the attack."""
-    labels, chosen = arrays["labels"], arrays["chosen"]
+def _describe_choice(facts: Facts, arrays: Arrays) -> str:
+    """Says how `measurement` chose the examples, and how many of all images withstand the attack."""
+    images, labels, chosen = facts["images"], arrays["labels"], arrays["chosen"]
     withstand = arrays["adversarial"].argmax(1) == labels
     if not (arrays["clean"].argmax(1) == labels).any():
-        return f"The first {len(chosen)} test images, since none is classified correctly"
+        return f"The first {len(chosen)} {images}, since none is classified correctly"
     number = int(withstand[chosen].sum())
     kinds = [
         (number, "withstand the attack"),
         (len(chosen) - number, "it fools" if number else "the attack fools"),
     ]
     first = " and ".join(f"the first {count} that {what}" for count, what in kinds if count)
-    return f"{first[0].upper()}{first[1:]}; {100 * withstand.mean():.1f} % of {len(labels):,} test images withstand it"
+    return f"{first[0].upper()}{first[1:]}; {100 * withstand.mean():.1f} % of {len(labels):,} {images} withstand it"
 
 
-def draw_curve(facts: Facts, autoattack: float | None) -> Figure | None:
+def draw_curve(facts: Facts, autoattack: float | None, *, chance: float | None) -> Figure | None:
     """Draws robust accuracy under PGD-20 against eps with 95 % intervals; returns None if there is no curve.
 
     Args:
-      facts: as `measure` saved them.
+      facts: as `measure` saved them, and `images`, as "test images".
       autoattack: accuracy in percent under AutoAttack at the evaluation's eps; None: not run.
+      chance: accuracy in percent of always answering one class; None: not known.
     """
     if not facts["curve"]:
         return None
@@ -71,16 +72,17 @@ def draw_curve(facts: Facts, autoattack: float | None) -> Figure | None:
     at = facts["settings"]["eps"] / unit
     axis.axvline(at, color=style.GREY, linestyle=":", linewidth=1, label="eps of the evaluation")
     if autoattack is not None:
-        axis.plot(at, autoattack, "*", markersize=11, color=style.ORANGE, label="AutoAttack, all test images")
+        axis.plot(
+            at, autoattack, "*", markersize=11, color=style.ORANGE, label=f"AutoAttack, all {facts['images']}"
+        )
     else:
         axis.plot([], [], " ", label="AutoAttack: not run")
-    axis.axhline(
-        100 / len(facts["class_names"]), color=style.GREY, linewidth=0.8, linestyle="--", label="chance"
-    )
+    if chance is not None:
+        axis.axhline(chance, color=style.GREY, linewidth=0.8, linestyle="--", label="always one class")
     axis.set(xlabel=f"radius eps ({words})", ylabel="robust accuracy (%)", ylim=(0, 100))
     axis.set_xlim(0, None)
     style.legend_beside(axis)
-    examples = f"{facts['name']} model, {facts['num_examples']:,} test images"
+    examples = f"{facts['name']} model, {facts['num_examples']:,} {facts['images']}"
     axis.set_title(f"Robust accuracy against the radius of the attack ({examples})")
     return figure
 

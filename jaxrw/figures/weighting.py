@@ -131,9 +131,14 @@ def _draw_steps(axis: Axes, weighting: Weighting, num_classes: int, num_steps: i
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def _format(value: object) -> str:
+    """Returns a number in few digits; anything else, as a method of one's own may have it, as it is."""
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
 def _constants(method: Method, settings: Mapping[str, Any]) -> str:
     """Returns the constants that a method's weight depends on, without M."""
     numbers = [name for name in method.constants if name not in ("multiplier", "similarity")]
-    words = [f"{_SYMBOLS.get(name, name)} = {settings[name]:g}" for name in numbers]
+    words = [f"{_SYMBOLS.get(name, name)} = {_format(settings[name])}" for name in numbers]
     words += ["no $c$"] if "similarity" in method.constants and not settings["similarity"] else []
     return ", ".join(words) or method.formula

@@ -7,11 +7,10 @@ sweeps read them.
 
 from jaxrw.methods import margins, objectives, weightings
 from jaxrw.methods.objectives import OBJECTIVES, Objective
-from jaxrw.methods.records import CONSTANTS, METHODS, Method, add, get, title
+from jaxrw.methods.records import METHODS, Method, add, get, title
 from jaxrw.methods.weightings import Weighting
 
 __all__ = [
-    "CONSTANTS",
     "METHODS",
     "OBJECTIVES",
     "Method",

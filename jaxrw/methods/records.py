@@ -189,10 +189,6 @@ METHODS = {
     )
 }
 
-# Fields of `config.method` that any method reads.
-CONSTANTS = tuple(dict.fromkeys(name for method in METHODS.values() for name in method.constants))
-
-
 # Names of methods that config files have added.
 _ADDED: set[str] = set()
 
@@ -201,10 +197,17 @@ def add(method: Method) -> None:
     """Adds a method of one's own to `METHODS`; a config file calls it before its `get_config`.
 
     Raises:
-      ValueError: its name is that of a shipped method.
+      ValueError: its name is that of a shipped method, or its weight is no function of a file, whose code can be kept.
     """
     if method.name in METHODS.keys() - _ADDED:
         raise ValueError(f"the method {method.name!r} is a shipped one; choose another name")
+    if method.weight is not None:
+        try:
+            inspect.getsource(method.weight)
+        except (TypeError, OSError) as error:
+            raise ValueError(
+                f"the weight of the method {method.name!r} has no code to keep; define it with def in the config file"
+            ) from error
     METHODS[method.name] = method
     _ADDED.add(method.name)
 

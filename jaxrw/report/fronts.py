@@ -51,7 +51,7 @@ def draw_fronts(settings: Sequence[Setting], directory: pathlib.Path) -> list[di
 def _caption(setting: Setting, checkpoint: str, panels: Iterable[str]) -> str:
     return (
         f"Accuracy under AutoAttack against {' and '.join(title for title in panels)}, {checkpoint} checkpoint, "
-        f"{setting.num_examples:,} test images: mean over the seeds, with its 95 % interval by Student's t from "
+        f"{setting.images}: mean over the seeds, with its 95 % interval by Student's t from "
         f"{MIN_SEEDS} seeds on. Grey joins the methods that no other one passes in both"
     )
 

@@ -81,7 +81,7 @@ def _describe_setting(setting: Setting) -> str:
     radii = [_format_radius(name, setting.config) for name in names if name in setting.config]
     eps = f"eps {' in training, '.join(dict.fromkeys(radii))}"
     eps += " in evaluation" if len(set(radii)) > 1 else ""
-    sentences = [f"{setting.config['optim.num_epochs']} epochs, {eps}, {setting.num_examples:,} test images."]
+    sentences = [f"{setting.config['optim.num_epochs']} epochs, {eps}, {setting.images}."]
     if setting.data:
         sentences.append(f"Data: {setting.data}.")
     if differences := describe_differences(setting):
@@ -122,7 +122,7 @@ def describe_differences(setting: Setting) -> str:
 def _format_field(name: str, value: object) -> str:
     """Returns the value of a field; radii and steps in 1/255 of the pixel range."""
     if value is None:
-        return "all" if name.startswith("dataset.") else "its own"
+        return "all" if name.endswith("_size") else "its own" if name.startswith("model.") else "none"
     if name.endswith((".eps", ".step_size")) and isinstance(value, int | float):
         return f"{255 * value:g}/255"
     return f"{value}"
@@ -175,13 +175,13 @@ def _present_accuracy(cell: Accuracy) -> Cell:
 def _caption(table: AccuracyTable) -> str:
     """Describes the numbers of a table."""
     sentences = [
-        f"Accuracy in percent on {table.setting.num_examples:,} test images, mean ± sample standard deviation over n "
+        f"Accuracy in percent on {table.setting.images}, mean ± sample standard deviation over n "
         f"seeds (found: {', '.join(map(str, table.setting.seeds))}). Bold: best of its column, of those with every "
         "seed. ↑: higher than without margin reweighting, over the seeds that both have."
     ]
     if any(cell.published for row in table.rows for cell in row.cells):
         sentences.append("Paper: its mean ± deviation over five seeds, and measured minus published.")
-    if not all(row.cells[-1].values for row in table.rows):
+    if any(cell.attack == AUTOATTACK and not cell.values for row in table.rows for cell in row.cells):
         sentences.append(
             "⚠ AutoAttack was not run for every row: believe no other robust accuracy without it."
         )
@@ -225,7 +225,7 @@ def _beside_table(setting: Setting) -> Table:
             "The best checkpoint is the one with the highest accuracy on the validation images under "
             "PGD; its epoch counts from 1, and a range is over the seeds. If best is far above last, the run has "
             "overfitted, and a method whose last checkpoint is only as good as the best one of Standard has avoided no "
-            f"more than that. Accuracy in percent on {setting.num_examples:,} test images, mean ± sample standard "
+            f"more than that. Accuracy in percent on {setting.images}, mean ± sample standard "
             "deviation over n seeds."
         ),
         has_accuracies=True,

@@ -123,6 +123,11 @@ def restore(manager: ocp.CheckpointManager, step: int, template: State) -> State
     return state
 
 
+def is_validated(manager: ocp.CheckpointManager, step: int) -> bool:
+    """Returns whether the checkpoint of a step was written with its validation accuracy."""
+    return manager.metrics(step) is not None
+
+
 def is_best(manager: ocp.CheckpointManager, accuracy: float) -> bool:
     """Returns whether a validation accuracy in percent is strictly above those of all checkpoints kept so far."""
     # The best may still be being written. An epoch usually takes longer than that.

@@ -4,7 +4,7 @@
      "config": {...},                       the resolved config
      "data": {...} or null,                 dataset.json; null: a version that kept none began the run
      "versions": {package: version}, "device": "...", "machine": {...},
-     "train_seconds": s,                    null for weights that were trained elsewhere
+     "train_seconds": s, "finished": bool,  null for weights that were trained elsewhere
      "checkpoints": {name: null or {"epoch": e, "step": s, "num_examples": n, "chance": percent,
                                     "accuracy": {attack: percent or null},
                                     "correct": {attack: text},
@@ -214,6 +214,7 @@ def begin_results(
         "device": f"{jax.device_count()} x {jax.local_devices()[0].device_kind}",
         "machine": machine(),
         "train_seconds": None,
+        "finished": None,
         "checkpoints": {
             name: identity
             and {
@@ -249,6 +250,27 @@ def _earlier_measurements(
                 if field and field in checkpoint and measurements["accuracy"][attack] is not None:
                     measurements[field] = checkpoint[field]
     return measurements
+
+
+def is_trained(results: Results, num_epochs: int) -> bool:
+    """Returns whether the last checkpoint of a run is of the last step of its `num_epochs` epochs."""
+    finished = results.get("finished")  # Earlier versions did not tell an epoch from a part of it.
+    return bool(results["checkpoints"]["last"]["epoch"] + 1 >= num_epochs if finished is None else finished)
+
+
+def lost(earlier: Results | None, results: Results) -> list[str]:
+    """Returns checkpoints and attacks, as "last aa", of which earlier results hold the accuracy and these do not."""
+    pairs = [
+        (name, before, results["checkpoints"].get(name))
+        for name, before in (earlier["checkpoints"] if earlier else {}).items()
+    ]
+    return [
+        f"{name} {attack}"
+        for name, before, now in pairs
+        if before and now and before.get("step") == now.get("step")
+        for attack, value in before["accuracy"].items()
+        if value is not None and now["accuracy"].get(attack) is None
+    ]
 
 
 def already_measured(

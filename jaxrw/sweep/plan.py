@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxrw import command_line, runs, settings
+from jaxrw.attacks import suite
 from jaxrw.runs.results import Results
 from jaxrw.system.errors import UserError
 
@@ -78,6 +79,8 @@ def create_runs(
     for name in ("configs", "variants", "seeds"):
         if not fields[name]:
             raise UserError(f"sweep.{name} is empty in {path}; see configs/sweeps/base.py")
+    if len(set(fields.seeds)) < len(fields.seeds):
+        raise UserError(f"sweep.seeds is {tuple(fields.seeds)}; each seed once")
     created: dict[str, Run] = {}
     for seed, variant, file in itertools.product(fields.seeds, fields.variants, fields.configs):
         file = _relative(path.parent / file)
@@ -97,7 +100,7 @@ def finished(item: Run) -> Results | None:
     They count if they are of its very config, trained to its end, and have all accuracies that it measures.
     """
     results = runs.read_results(item.workdir)
-    if results is None or not results["checkpoints"].get("last"):
+    if results is None or not results["checkpoints"].get("last") or not _has_files(item, results):
         return None
     found, wanted = (
         settings.with_effect(settings.completed(settings.flatten(config)))
@@ -113,10 +116,23 @@ def finished(item: Run) -> Results | None:
         found == wanted
         # Only the run itself can tell whether images of a user that lie elsewhere are the same.
         and (item.config.dataset.name != "folder" or places[0] == places[1])
-        and checkpoints["last"]["epoch"] + 1 == item.config.optim.num_epochs
+        and runs.results.is_trained(results, item.config.optim.num_epochs)
         and all(values.get(attack) is not None for values in accuracies for attack in attacks)
     )
     return results if is_finished else None
+
+
+def _has_files(item: Run, results: Results) -> bool:
+    """Returns whether a run has the files besides results.json that its flags ask for."""
+    names = [name for name, value in results["checkpoints"].items() if value]
+    chosen = [name for name in names if f"--checkpoint={name}" in item.own_flags] or names
+    wanted = [f"{name}.safetensors" for name in chosen] if "--mode=export" in item.own_flags else []
+    if item.config.evaluation.save_adversarial:
+        attacks = [
+            name for name in item.config.evaluation.attacks if name not in ("clean", suite.CORRUPTIONS)
+        ]
+        wanted += [f"adversarial-{name}-{attack}.npz" for name in chosen for attack in attacks]
+    return all((item.workdir / name).exists() for name in wanted)
 
 
 def share_warmups(sweep: list[Run], failed: Collection[Run] = ()) -> None:

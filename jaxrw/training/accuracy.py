@@ -1,9 +1,10 @@
 """Accuracy of a model under attacks, over every example of a split."""
 
+import collections
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -102,24 +103,35 @@ class Evaluator:
         Args:
           attack: its name.
           variables: the model's, replicated.
-          progress: called with the number of examples done after each batch.
+          progress: called with the number of examples of each batch when it is done. It may raise to stop.
         """
-        program, found, kept = self._programs[attack], [], []
+        program, done = self._programs[attack], []
+        running: collections.deque[tuple[Any, np.ndarray]] = collections.deque()
         with jax.default_matmul_precision("highest"):
             for index, mask in _batches(len(self._labels), self._batch_size):
-                arguments = variables, self._key, self._images, self._labels, shard(index)
-                if self._keep_images:
-                    outputs = program(*arguments)
-                    kept.append([np.asarray(array).reshape(-1, *array.shape[2:])[mask] for array in outputs])
-                else:
-                    found.append(program(*arguments))
-                progress(int(mask.sum()))
+                outputs = program(variables, self._key, self._images, self._labels, shard(index))
+                running.append((outputs, mask))
+                if len(running) > 1:  # One batch waits on the device while another is computed.
+                    done.append(self._finish(*running.popleft(), progress))
+            done += [self._finish(*batch, progress) for batch in running]
         if not self._keep_images:
-            places, correct = np.concatenate(found), np.zeros(len(self._labels), bool)
+            places = np.concatenate([places for (places,) in done])
+            correct = np.zeros(len(self._labels), bool)
             correct[places[places >= 0]] = True
             return Measurement(correct)
-        adversarial, correct = map(np.concatenate, zip(*kept, strict=True))
+        adversarial, correct = map(np.concatenate, zip(*done, strict=True))
         return Measurement(correct, adversarial)
+
+    def _finish(
+        self, outputs: Any, mask: np.ndarray, progress: Callable[[int], object]
+    ) -> tuple[np.ndarray, ...]:
+        """Waits for a batch and counts it; returns its places, or its images and whether they are correct."""
+        if self._keep_images:
+            arrays = tuple(np.asarray(array).reshape(-1, *array.shape[2:])[mask] for array in outputs)
+        else:
+            arrays = (np.asarray(outputs),)
+        progress(int(mask.sum()))
+        return arrays
 
 
 def replicated(split: Split) -> tuple[Images, jax.Array]:

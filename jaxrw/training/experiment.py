@@ -102,6 +102,14 @@ def assemble(config: ConfigDict, dataset: data.Dataset) -> Experiment:
     # Images that do not fill the last batch of an epoch are left out; the next epoch has another order.
     steps_per_epoch = len(dataset.train.labels) // config.optim.batch_size
     optim = config.optim
+    if (
+        optim.schedule == "cosine"
+        and round(optim.rise_epochs * steps_per_epoch) >= optim.num_epochs * steps_per_epoch
+    ):
+        raise UserError(
+            f"optim.rise_epochs is {optim.rise_epochs}; must be at least a step below optim.num_epochs, which is "
+            f"{optim.num_epochs}, with {steps_per_epoch} steps an epoch"
+        )
     schedule = create_schedule(
         optim.schedule,
         learning_rate=optim.learning_rate,

@@ -130,6 +130,13 @@ def test_a_share_is_held_out_as_that_many_images_are():
     assert len(share.validation.labels) == 144
 
 
+def test_errors_name_the_share_that_holds_images_out():
+    assert message_of(data.load, "digits", validation_share=0.2, train_size=1400) == (
+        "dataset.train_size=1400: only 1150 training images are available beside dataset.validation_share=0.2; "
+        "choose at most 1150, or None for all"
+    )
+
+
 def test_digits_held_out_do_not_depend_on_the_number_trained_on():
     few, many = (data.load("digits", train_size=n, validation_size=100, test_size=50) for n in (10, 1000))
     np.testing.assert_array_equal(few.validation.images, many.validation.images)

@@ -1,6 +1,7 @@
 """What figures show is what was measured; every one is drawn, and drawn again without a model."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -10,7 +11,8 @@ from PIL import Image
 
 from jaxrw import figures, methods, runs, settings
 from jaxrw.attacks import suite
-from jaxrw.figures import margins, measurement, robustness, style, weighting
+from jaxrw.figures import learning_curves, margins, measurement, robustness, style, weighting
+from jaxrw.system.errors import UserError
 from jaxrw.training import accuracy, histograms, step
 from jaxrw.training.experiment import create_experiment
 
@@ -130,6 +132,7 @@ def drawn(draw, logits, labels):
     logits, labels = np.asarray(logits, np.float32), np.asarray(labels)
     r = measurement.correlation(*measurement.rate_and_similarity(logits, labels))
     facts = {"name": "last", "epoch": 0, "num_examples": len(labels), "class_names": list("abc")}
+    facts["images"] = "test images"
     arrays = {"labels": labels, "clean": logits, "adversarial": logits}
     with style.style():
         figure = draw(facts | {"r": {"clean": r, "adversarial": r}}, arrays)
@@ -176,7 +179,7 @@ def test_histograms_of_logit_margins_count_every_example():
     """By hand: margins 1, 4, -2 and one that is NaN, which is in no bin; far ones are in the outermost bins."""
     logits = np.asarray([[2, 1, 0], [5, 1, 0], [0, 2, 0], [np.nan, 0, 0]] + [[1e6, 0, 0]] + [[3, 0, 0]] * 500)
     labels = np.zeros(len(logits), int)
-    facts = {"name": "last", "epoch": 0, "num_examples": len(labels)}
+    facts = {"name": "last", "epoch": 0, "num_examples": len(labels), "images": "test images"}
     with style.style():
         figure = margins.draw_logit_margins(facts, {"labels": labels, "clean": logits, "adversarial": logits})
     (axes,) = figure.axes
@@ -230,7 +233,10 @@ def test_wilsons_interval():
 def test_the_axis_of_the_curve_is_in_the_unit_of_the_runs_eps(eps, label, last):
     facts = {"name": "last", "num_examples": 30, "num_steps": 20, "class_names": list("abc")}
     facts |= {"settings": {"eps": eps}, "curve": [[0.0, 90.0], [eps, 50.0], [2 * eps, 10.0]]}
-    (axis,) = robustness.draw_curve(facts, 40.0).axes
+    facts["images"] = "test images"
+    (axis,) = robustness.draw_curve(facts, 40.0, chance=55.0).axes
+    (chance,) = [line for line in axis.lines if line.get_label() == "always one class"]
+    assert set(chance.get_ydata()) == {55.0}
     assert axis.get_xlabel() == label
     (curve,) = [line for line in axis.lines if line.get_label().startswith("PGD")]
     np.testing.assert_allclose(curve.get_xdata(), [0, last / 2, last], rtol=1e-12)
@@ -262,6 +268,19 @@ def test_the_examples_say_how_they_were_chosen(clean, adversarial, words):
     pixels = np.zeros((len(chosen), 8, 8, 1))
     arrays = {"clean": clean, "adversarial": adversarial, "labels": labels, "chosen": chosen}
     arrays |= {"images": pixels, "adversarial_images": pixels}
-    facts = {"settings": {"eps": 0.1}, "num_steps": 20, "class_names": list("abc")}
+    facts = {"settings": {"eps": 0.1}, "num_steps": 20, "class_names": list("abc"), "images": "test images"}
     title = robustness.draw_examples(facts, arrays).get_suptitle()
     assert words in title.splitlines()[1]
+
+
+@pytest.mark.parametrize(("schedule", "number"), [("milestones", 2), ("one_cycle", 0)])
+def test_drops_are_marked_where_the_learning_rate_drops(schedule, number):
+    config = settings.as_json(tiny.config(optim__milestones=(1, 2, 9), optim__schedule=schedule))
+    axis = learning_curves.draw_curves([], config, None).axes[0]
+    assert len([line for line in axis.lines if line.get_linestyle() == ":"]) == number
+
+
+def test_figures_that_were_never_measured_are_told(workdir, tmp_path):
+    shutil.copy(workdir / "results.json", tmp_path / "results.json")
+    with pytest.raises(UserError, match=r"has no data of figures; .*figure_examples above 0"):
+        figures.draw_again(tmp_path)

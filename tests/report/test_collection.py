@@ -9,8 +9,9 @@ import pytest
 from helpers.made_up_runs import cells, put
 
 import launch
-from jaxrw import report, runs
-from jaxrw.report.evidence import collect
+from configs import base
+from jaxrw import report, runs, settings
+from jaxrw.report.evidence import collect, published
 from jaxrw.system.errors import UserError
 
 
@@ -65,7 +66,11 @@ UNUSABLE = {
     "text": (at("checkpoints", "last", "accuracy", "aa", value="44"), "last.accuracy.aa is '44'"),
     "no images": (at("checkpoints", "last", "num_examples", value=0), "num_examples 0"),
     "no epochs": (at("config", "optim", "num_epochs", value=-5), "num_epochs is -5; must be at least 1"),
-    "not finished": (at("checkpoints", "last", "epoch", value=4), "not finished: 5 of 120 epochs"),
+    "not finished": (
+        at("checkpoints", "last", "epoch", value=4),
+        "not finished: it was stopped in epoch 5 of 120 epochs",
+    ),
+    "stopped in its last epoch": (at("finished", value=False), "stopped in epoch 120 of 120 epochs"),
 }
 
 
@@ -201,3 +206,33 @@ def test_runs_behind_links_are_found_once(tmp_path):
     found, problems = collect.collect(tmp_path / "runs")
     assert [run.path for run in found] == ["linked/mail", "standard"]
     assert not problems
+
+
+def test_two_weights_of_ones_own_that_share_a_name_are_two_rows(tmp_path):
+    """The code of the weight, as results.json keeps it, tells them apart; one code alone is not shown."""
+    for seed, code in ((0, "one"), (1, "one"), (2, "two")):
+        content = put(tmp_path, f"own-{seed}", seed=seed, last={"clean": 80.0 + seed})
+        content["config"]["method"] |= {"name": "own", "title": "Own", "constants": ["c"], "c": 1.0}
+        content["config"]["method"]["source"] = f"def own(): return {code}"
+        runs.write_json(tmp_path / f"own-{seed}" / "results.json", content)
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    rows = re.findall(r"^\| (Own, c 1(?:, code \w{8})?) \| .*?n=(\d)", text, re.MULTILINE)
+    assert len({label for label, _ in rows}) == 2
+    assert {number for _, number in rows} == {"1", "2"}
+
+
+def test_every_field_of_a_config_is_compared_with_the_papers_or_elsewhere():
+    flat = settings.with_effect(settings.flatten(base.get_config().to_dict()))
+    known = published.differences(flat | {name: object() for name in flat} | {"model.name": "resnet18"}, 0)
+    missing = [name for name in flat if name not in known and not name.startswith(published.ELSEWHERE)]
+    assert not missing
+
+
+def test_a_schedule_that_is_not_the_papers_is_said(tmp_path):
+    put(tmp_path, "a", last={"clean": 80.0}, optim__schedule="one_cycle", extra__path="more.npz")
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "optim.schedule one\\_cycle (for its tables here milestones)" in text
+    assert "extra.path more.npz (for its tables here none)" in text
+    assert "The paper's settings" not in text

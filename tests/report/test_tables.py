@@ -152,3 +152,22 @@ def test_objectives_and_recipes_stand_in_the_same_table_under_their_own_names(tm
     assert "TRADES" not in first
     assert "\n| MAIL | " in first
     assert "several fit" not in text
+
+
+@pytest.mark.parametrize(("attacks", "is_told"), [({}, True), ({"aa": 40.0}, False)])
+def test_autoattack_that_is_missing_is_told_where_another_column_is_the_last(tmp_path, attacks, is_told):
+    """ "Corrupted" comes after AutoAttack."""
+    put(tmp_path, "a", method="standard", last={"clean": 80.0, "pgd100": 50.0, "corruptions": 70.0} | attacks)
+    put(tmp_path, "b", method="mail", last={"clean": 80.0, "pgd100": 50.0} | attacks)
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text().split("### Table 1")[0]
+    assert ("AutoAttack was not run for every row" in text) == is_told
+
+
+def test_images_of_validation_are_not_called_test_images(tmp_path):
+    put(tmp_path, "a", last={"clean": 80.0, "pgd100": 50.0}, dataset__test_split="validation")
+    report.run(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "10,000 validation images" in text
+    assert "10,000 test images" not in text
+    assert "dataset.test\\_split validation (for its tables here test)" in text

@@ -323,6 +323,7 @@ MISTAKES = {
     "a variant twice": ({"variants": VARIANTS[:1] * 2}, (), "has digits/mail-0 twice"),
     "a field that is none": ({"variants": ({"method": {"tua": 3.0}},)}, (), "did you mean method.tau"),
     "a value that no run can use": ({"variants": ({"method": {"tau": 1.0}},)}, (), "method.tau is 1.0"),
+    "a seed twice": ({"seeds": (0, 0)}, (), r"sweep.seeds is \(0, 0\); each seed once"),
     "a config that is not there": ({"configs": ("none.py",)}, (), "cannot be read"),
     "an override of no field": ({}, ("--config.optim.epochs=3",), "did you mean optim.num_epochs"),
 }
@@ -343,6 +344,8 @@ def test_mistakes_on_the_command_line(here, capsys):
         ([table1, "--config.sweep.seed=3"], "did you mean sweep.seeds?"),
         ([table1, "--config.metod.name=mail"], "did you mean method.name?"),
         ([table1, "--mode=report"], "takes no --config"),
+        ([table1, "--distributed"], "--distributed is for one run"),
+        (["--mode=report", "--num_processes=2"], "--num_processes is for one run"),
     ):
         assert launch.main(["launch.py", *arguments]) == 2
         assert words in capsys.readouterr().err
@@ -472,3 +475,35 @@ def test_of_a_sweep_one_checkpoint_may_be_evaluated(here, capsys):
     capsys.readouterr()
     assert listed("--mode=evaluate", "--checkpoint=last") == []
     assert len(listed("--mode=evaluate", "--checkpoint=best")) == len(listed("--mode=evaluate")) == 1
+
+
+def test_files_that_are_asked_for_are_missing_until_they_are_there(here, capsys):
+    """Weights, and adversarial images of what was attacked: a finished run alone does not have them."""
+    fields = {"variants": VARIANTS[:1], "seeds": (0,)}
+    run(config(**fields))
+    workdir = pathlib.Path("runs/digits/mail-0")
+
+    def listed(**settings):
+        capsys.readouterr()
+        run(config(**fields), only_list=True, **settings)
+        return len(capsys.readouterr().out.splitlines())
+
+    assert listed() == 0
+    exporting = {"flags": ("--mode=export",)}
+    assert listed(**exporting) == 1
+    (workdir / "last.safetensors").touch()
+    assert listed(**exporting) == 0
+    saving = {"overrides": ("--config.evaluation.save_adversarial=True",), "flags": ("--mode=evaluate",)}
+    assert listed(**saving) == 1
+    for attack in ("fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa"):
+        (workdir / f"adversarial-last-{attack}.npz").touch()
+    assert listed(**saving) == 0
+
+
+def test_a_run_that_was_stopped_in_its_last_epoch_is_not_done(here):
+    fields = {"variants": VARIANTS[:1], "seeds": (0,)}
+    run(config(**fields))
+    ran()
+    change_results("digits/mail-0", finished=False)
+    run(config(**fields))
+    assert ran() == ["digits/mail-0"]

@@ -1,6 +1,7 @@
 """Reads every results.json below a directory; those that cannot be used are left out with a reason."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -82,13 +83,19 @@ class Run:
             recipe |= {"average": config["average.name"], **decay}
             if config["average.start_epoch"]:
                 recipe["average start_epoch"] = config["average.start_epoch"]
+        if "method.source" in config:  # A method of one's own: two weights may have one name.
+            recipe["code"] = hashlib.sha256(str(config["method.source"]).encode()).hexdigest()[:8]
         return recipe
 
     @property
     def constants(self) -> dict[str, Any]:
         """Fields of `config.method`, without their prefix, on which this run's method depends."""
         method = METHODS[self.config["method.name"]]
-        names = [*method.constants, *(("warmup_epochs", "grad_through_weights") if method.reweighted else ())]
+        own = self.config.get("method.constants")
+        names = [
+            *(own if isinstance(own, list) else method.constants),
+            *(("warmup_epochs", "grad_through_weights") if method.reweighted else ()),
+        ]
         return {name: self.config.get(f"method.{name}") for name in names}
 
     @property
@@ -148,9 +155,9 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
     }
     if not checkpoints:
         raise UnusableFileError("checkpoints are all null: nothing was evaluated")
-    if "last" in checkpoints and checkpoints["last"]["epoch"] + 1 < config["optim.num_epochs"]:
+    if "last" in checkpoints and not results.is_trained(content, config["optim.num_epochs"]):
         epochs = f"{checkpoints['last']['epoch'] + 1} of {config['optim.num_epochs']} epochs"
-        raise UnusableFileError(f"its training is not finished: {epochs}")
+        raise UnusableFileError(f"its training is not finished: it was stopped in epoch {epochs}")
     if has_config:
         _check_same(config, settings.completed(settings.flatten(read_object(directory / "config.json"))))
     return Run(path, config, checkpoints, content, _describe_data(content))

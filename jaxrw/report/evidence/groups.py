@@ -117,6 +117,11 @@ class Setting:
         return DATASETS.get(name, name)
 
     @property
+    def images(self) -> str:
+        """Number and kind of the images of all accuracies, as "1,000 test images"."""
+        return f"{self.num_examples:,} {self.config.get('dataset.test_split', 'test')} images"
+
+    @property
     def data(self) -> str | None:
         """Its images in words; None: unknown."""
         return self.runs[0].data
@@ -155,7 +160,9 @@ class Setting:
             for name, value in group.constants.items()
             if (len(self.warmups) > 1 if name == "warmup_epochs" else value != usual.get(name))
         ]
-        words += [_describe_constant(*item) for item in group.recipe.items() if item[0] != "objective"]
+        codes = {other.recipe.get("code") for other in self.groups if other.method == group.method}
+        untold = ("objective",) if len(codes) > 1 else ("objective", "code")
+        words += [_describe_constant(*item) for item in group.recipe.items() if item[0] not in untold]
         return ", ".join([group.title, *words])
 
 

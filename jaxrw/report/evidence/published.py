@@ -32,10 +32,44 @@ _SETTINGS: dict[str, Any] = {
 _UNSTATED: dict[str, Any] = {
     "dataset.pad": 4,
     "dataset.flip": True,
+    "dataset.test_split": "test",
+    "extra.path": None,
     "model.dtype": "float32",
+    "model.mean": None,
+    "model.std": None,
+    "model.activation": None,
+    "model.shortcut": None,
+    "model.last_norm": None,
     "attack.start": "uniform",
+    "optim.schedule": "milestones",
+    "optim.rise_epochs": 0.0,
+    "optim.nesterov": False,
+    "optim.decay_all": True,
+    "optim.clip_norm": None,
     "evaluation.step_size": 2 / 255,
+    "evaluation.version": "standard",
+    "evaluation.surrogate": "none",
 }
+# What accuracies depend on besides, and where it is compared: the data and the network in a report's settings, the
+# methods and what they weigh in its rows, and fields that another one turns on.
+ELSEWHERE = (
+    "seed",
+    "dataset.name",
+    "dataset.validation_size",  # of the best checkpoint alone, which the paper chose on test images
+    "dataset.validation_share",
+    "dataset.test_size",  # by the number of images that were evaluated
+    "model.name",
+    "method.",
+    "objective.",
+    "awp.",
+    "average.",
+    "extra.share",
+    "optim.learning_rate",
+    "optim.weight_decay",
+    "optim.peak",
+    "evaluation.selection_steps",
+    "evaluation.corruptions_dir",
+)
 _TEST_SIZE = 10_000  # images of CIFAR-10's and CIFAR-100's test sets
 _OF_MODEL: dict[str, dict[str, Any]] = {
     "resnet18": {"optim.learning_rate": 0.01, "optim.weight_decay": 3.5e-3},

@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterable
 
-from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
+from jaxrw.attacks.suite import ATTACKS, AUTOATTACK, Measured
 from jaxrw.methods import METHODS
 from jaxrw.report.evidence.groups import Group, Setting, describe_seeds
 from jaxrw.report.evidence.published import CONSTANTS, Block
@@ -48,7 +48,7 @@ class Accuracy:
 
     @property
     def deviation(self) -> float | None:
-        """Sample deviation over the seeds; None for fewer than two."""
+        """Sample standard deviation over the seeds; None for fewer than two."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
     @property
@@ -224,7 +224,11 @@ def reasons_to_leave_out(setting: Setting) -> dict[str, str]:
 
 def was_attacked(setting: Setting, checkpoint: str) -> bool:
     """Returns whether any run has a robust accuracy of a checkpoint."""
-    robust = [attack for attack in ATTACKS if attack != "clean"]
+    robust = [
+        name
+        for name, attack in ATTACKS.items()
+        if name != "clean" and attack.measured is not Measured.CORRUPTIONS
+    ]
     return any(group.accuracies(checkpoint, attack) for group in setting.groups for attack in robust)
 
 
