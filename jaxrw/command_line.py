@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import placeholder
 
-from jaxrw.system.errors import UserError
+from jaxrw.system.errors import UserError, one_line
 
 MODES = ("train", "evaluate", "report", "export")
 
@@ -49,7 +49,7 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     except flags.IllegalFlagValueError as error:
         raise UserError(_wrong_value(config, error)) from error
     except Exception as error:  # The value of a tuple is parsed as Python, which can raise anything.
-        raise UserError(_one_line(error)) from error
+        raise UserError(one_line(error)) from error
     if positional:
         raise UserError(f"{positional[0]!r} is no flag; fields are set as --config.FIELD=VALUE")
     _check_combination(values)
@@ -227,7 +227,7 @@ def _load_file(program: str, path: str) -> ConfigDict:
             f"--config {path} cannot be read; give a Python file or the name of a shipped one, of {_names()}"
         ) from error
     except Exception as error:  # A config file is a program, which can raise anything.
-        raise UserError(f"--config {path}: {type(error).__name__}: {_one_line(error)}") from error
+        raise UserError(f"--config {path}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _names() -> str:
@@ -246,7 +246,7 @@ def _load_run(workdir: pathlib.Path) -> ConfigDict:
             content[section][name] = content[section][name] or placeholder(str)
         return ConfigDict(content)
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {_one_line(error)}"
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {one_line(error)}"
         raise UserError(
             f"--workdir {workdir}: {path.name} cannot be used ({reason}); give the directory of a run, or --config"
         ) from error
@@ -260,9 +260,5 @@ def _wrong_value(config: ConfigDict | None, error: flags.IllegalFlagValueError) 
     """Returns the field, the value and the type of a field that a flag sets to a value of another type."""
     match = re.match(r"flag --config\.([^=]+)=(.*?):", str(error), re.DOTALL)
     if config is None or not match:
-        return _one_line(error)
+        return one_line(error)
     return f"{match[1]} is {match[2]!r}; must be of type {_type_of(match[1], config).__name__}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -31,6 +31,7 @@ from jaxrw.runs.results import (
     FILE,
     Checkpoint,
     Results,
+    adversarial_file,
     already_measured,
     begin_results,
     doubt,
@@ -277,7 +278,65 @@ class _Evaluation:
 
     def measure_missing(self, results: Results, names: Sequence[str], restore: _Restore) -> None:
         """Measures what the results of the named checkpoints lack, and writes results.json after each attack."""
-        evaluator = accuracy.Evaluator(
+        for name in names:
+            variables, checkpoint = restore(name), results["checkpoints"][name]
+            for attack in self._settings.attacks:
+                images_path = self._images_path(name, attack)
+                if checkpoint["accuracy"][attack] is not None and (
+                    images_path is None or images_path.exists()
+                ):
+                    continue
+                values = already_measured(results, checkpoint, attack) if images_path is None else None
+                values = values or self._measure(name, attack, variables)
+                print_accuracy(name, attack, values[0])
+                record(checkpoint, attack, *values)
+                if attack == "clean" and (words := doubt(checkpoint)) and hosts.is_first():
+                    print(f"warning: {name}: {words}", file=sys.stderr)
+                write_results(self._workdir, results)
+                self._remove_state(name, attack)
+        write_results(self._workdir, results)
+
+    def _measure(
+        self, name: str, attack: str, variables: step.Variables
+    ) -> tuple[float, dict[str, Any] | None, str | None]:
+        """Returns accuracy, details and correct images of a column as `record` takes them; saves images if asked to."""
+        column, details = suite.ATTACKS[attack], None
+        if column.measured is suite.Measured.CORRUPTIONS:
+            return *self._measure_corruptions(name, variables), None
+        images_path = self._images_path(name, attack)
+        if images_path is not None:
+            images_path.unlink(
+                missing_ok=True
+            )  # of other settings, or of a measurement that was not recorded
+        if column.measured is suite.Measured.AUTOATTACK:
+            measured, details = self._run_autoattack(
+                name, variables, column.ensemble, self._state_path(name, attack)
+            )
+        else:
+            measured = self._run_attack(f"{name}: {attack}", variables, attack, self._evaluator)
+        if images_path is not None:
+            _save_images(images_path, self._experiment.dataset.test.labels, measured)
+        return measured.accuracy, details, pack(measured.correct)
+
+    def _images_path(self, name: str, attack: str) -> pathlib.Path | None:
+        """Returns where adversarial images are saved; None: they are not asked for, or there are none."""
+        is_saved = self._settings.save_adversarial and suite.ATTACKS[attack].is_attack
+        return self._workdir / adversarial_file(name, attack) if is_saved else None
+
+    def _state_path(self, name: str, attack: str) -> pathlib.Path:
+        """Returns where the state of an AutoAttack that is not finished is."""
+        return self._workdir / f"{suite.ATTACKS[attack].details}-{name}.npz"
+
+    def _remove_state(self, name: str, attack: str) -> None:
+        if suite.ATTACKS[attack].measured is suite.Measured.AUTOATTACK:
+            path = self._state_path(name, attack)
+            path.unlink(missing_ok=True)
+            # A kill may have left one, and a state with nothing left to attack is not written again.
+            path.with_name(files.scratch_name(path.name)).unlink(missing_ok=True)
+
+    @functools.cached_property
+    def _evaluator(self) -> accuracy.Evaluator:
+        return accuracy.Evaluator(
             self._experiment.evaluation_model,
             self._experiment.dataset.test,
             self._experiment.evaluation_key,
@@ -294,44 +353,6 @@ class _Evaluation:
             batch_size=self._settings.batch_size,
             keep_images=self._settings.save_adversarial,
         )
-        for name in names:
-            variables, checkpoint = restore(name), results["checkpoints"][name]
-            for attack in self._settings.attacks:
-                column = suite.ATTACKS[attack]
-                # Of an AutoAttack that is not finished.
-                state_path = self._workdir / f"{column.details}-{name}.npz"
-                images_path = self._workdir / f"adversarial-{name}-{attack}.npz"
-                saves_images = (
-                    self._settings.save_adversarial
-                    and attack != "clean"
-                    and column.measured is not suite.Measured.CORRUPTIONS
-                )
-                if checkpoint["accuracy"][attack] is not None and (not saves_images or images_path.exists()):
-                    continue
-                # Images of other settings, or of a measurement that results.json does not hold.
-                images_path.unlink(missing_ok=True)
-                values = None if saves_images else already_measured(results, checkpoint, attack)
-                if values is None and column.measured is suite.Measured.CORRUPTIONS:
-                    values = *self._measure_corruptions(name, variables), None
-                elif values is None:
-                    if column.measured is suite.Measured.AUTOATTACK:
-                        measured, details = self._run_autoattack(name, variables, column.ensemble, state_path)
-                    else:
-                        title, details = f"{name}: {attack}", None
-                        measured = self._run_attack(title, variables, attack, evaluator)
-                    if saves_images:
-                        _save_images(images_path, self._experiment.dataset.test.labels, measured)
-                    values = measured.accuracy, details, pack(measured.correct)
-                print_accuracy(name, attack, values[0])
-                record(checkpoint, attack, *values)
-                if attack == "clean" and (words := doubt(checkpoint)) and hosts.is_first():
-                    print(f"warning: {name}: {words}", file=sys.stderr)
-                write_results(self._workdir, results)
-                if column.measured is suite.Measured.AUTOATTACK:
-                    state_path.unlink(missing_ok=True)
-                    # A kill may have left one, and a state with nothing left to attack is not written again.
-                    state_path.with_name(files.scratch_name(state_path.name)).unlink(missing_ok=True)
-        write_results(self._workdir, results)
 
     def _run_attack(
         self, title: str, variables: step.Variables, attack: str, evaluator: accuracy.Evaluator

@@ -14,8 +14,7 @@ from jaxrw import methods, networks
 from jaxrw.attacks import norms, suite
 from jaxrw.attacks.pgd import KL, STARTS
 from jaxrw.data import TEST_SPLITS, Dataset
-from jaxrw.data.dataset import one_line
-from jaxrw.system.errors import UserError
+from jaxrw.system.errors import UserError, one_line
 
 # Prefixes of fields that do not change a number of a run.
 WITHOUT_EFFECT = (

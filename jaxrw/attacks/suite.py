@@ -46,6 +46,11 @@ class EvaluationAttack:
     details: str | None = None
     extra: bool = False
 
+    @property
+    def is_attack(self) -> bool:
+        """Whether it perturbs images, unlike the columns of clean and of corrupted ones."""
+        return "eps" in self.settings
+
 
 _OF_PGD = ("norm", "eps", "step_size")
 

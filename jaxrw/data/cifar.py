@@ -23,8 +23,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from jaxrw.data.dataset import one_line
-from jaxrw.system.errors import UserError
+from jaxrw.system.errors import UserError, one_line
 
 # Version of the builder in tensorflow-datasets that writes the same records.
 VERSION = "3.0.2"

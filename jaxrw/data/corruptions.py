@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxrw.data import images, splits
-from jaxrw.data.dataset import Split, check_labels, describe, one_line, sides
-from jaxrw.system.errors import UserError
+from jaxrw.data.dataset import Split, check_labels, describe, sides
+from jaxrw.system.errors import UserError, one_line
 
 _FIELD = "evaluation.corruptions_dir"
 _LABELS = "labels.npy"

@@ -10,7 +10,7 @@ import chex
 import numpy as np
 
 from jaxrw.data.fingerprint import Fingerprint, compute_fingerprint
-from jaxrw.system.errors import UserError
+from jaxrw.system.errors import UserError, one_line
 
 # A ResNet halves the height and width three times; at least one pixel must be left.
 MIN_SIDE = 8
@@ -95,11 +95,6 @@ def directory(data_dir: str | os.PathLike[str]) -> pathlib.Path:
             f"dataset.data_dir={str(data_dir)!r}: cannot be looked into ({one_line(error)})"
         ) from error
     return path
-
-
-def one_line(error: BaseException) -> str:
-    """Returns the message of an error on one line, or its type if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def check(name: str, dataset: Dataset) -> Dataset:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrw.data import images
-from jaxrw.data.dataset import Split, check_labels, describe, one_line, sides
-from jaxrw.system.errors import UserError
+from jaxrw.data.dataset import Split, check_labels, describe, sides
+from jaxrw.system.errors import UserError, one_line
 
 _FIELD = "extra.path"
 

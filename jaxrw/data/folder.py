@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 
 from jaxrw.data import images
-from jaxrw.data.dataset import Part, Source, Split, directory, one_line
-from jaxrw.system.errors import UserError
+from jaxrw.data.dataset import Part, Source, Split, directory
+from jaxrw.system.errors import UserError, one_line
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 

@@ -9,8 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from jaxrw.data.dataset import one_line
-from jaxrw.system.errors import UserError
+from jaxrw.system.errors import UserError, one_line
 
 _MODE = {1: "L", 3: "RGB"}
 _GRAY_MODES = ("1", "L")

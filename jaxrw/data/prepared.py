@@ -12,8 +12,8 @@ import tensorflow_datasets as tfds
 from google.protobuf import json_format
 
 from jaxrw.data import images
-from jaxrw.data.dataset import Part, Source, Split, one_line
-from jaxrw.system.errors import UserError
+from jaxrw.data.dataset import Part, Source, Split
+from jaxrw.system.errors import UserError, one_line
 
 _FORMAT = "array_record"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")

@@ -16,7 +16,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jaxrw.runs import integrity, provenance
 from jaxrw.runs.json_files import write_json
 from jaxrw.system import hosts
-from jaxrw.system.errors import RunError, UserError
+from jaxrw.system.errors import RunError, UserError, one_line
 from jaxrw.training.step import State
 
 # The last one, and the one before in case the last is damaged.
@@ -114,7 +114,7 @@ def restore(manager: ocp.CheckpointManager, step: int, template: State) -> State
             raise ValueError("its arrays have other names, shapes or types")
         state: State = hosts.as_local(manager.restore(step, args=ocp.args.StandardRestore(shapes)))
     except (ValueError, TypeError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise UserError(
             f"{path} is no checkpoint of this config and this version: {reason}; choose another --workdir"
         ) from error
@@ -177,7 +177,7 @@ def _as_run_errors(manager: ocp.CheckpointManager, step: int | None) -> Iterator
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split())[-200:] or type(error).__name__
+        reason = one_line(error)[-200:]
         raise RunError(
             f"the checkpoint of step {step} cannot be written in {manager.directory}: {reason}; "
             "those before it are kept: make room, and the same command goes on"

@@ -8,6 +8,7 @@ import json
 import pathlib
 
 from jaxrw.system import files
+from jaxrw.system.errors import one_line
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -42,7 +43,7 @@ def find_damage(directory: pathlib.Path) -> str | None:
                 return f"{name} is not what was written: its SHA-256 differs"
         json.loads((directory / _UNSEALED[0]).read_bytes())
     except (OSError, ValueError) as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     return None
 
 

@@ -273,6 +273,11 @@ def lost(earlier: Results | None, results: Results) -> list[str]:
     ]
 
 
+def adversarial_file(checkpoint: str, attack: str) -> str:
+    """Returns the name of the file that keeps the adversarial images of a checkpoint under an attack."""
+    return f"adversarial-{checkpoint}-{attack}.npz"
+
+
 def already_measured(
     results: Results, checkpoint: Checkpoint, attack: str
 ) -> tuple[float, dict[str, Any] | None, str | None] | None:

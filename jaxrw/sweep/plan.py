@@ -128,10 +128,8 @@ def _has_files(item: Run, results: Results) -> bool:
     chosen = [name for name in names if f"--checkpoint={name}" in item.own_flags] or names
     wanted = [f"{name}.safetensors" for name in chosen] if "--mode=export" in item.own_flags else []
     if item.config.evaluation.save_adversarial:
-        attacks = [
-            name for name in item.config.evaluation.attacks if name not in ("clean", suite.CORRUPTIONS)
-        ]
-        wanted += [f"adversarial-{name}-{attack}.npz" for name in chosen for attack in attacks]
+        attacks = [name for name in item.config.evaluation.attacks if suite.ATTACKS[name].is_attack]
+        wanted += [runs.results.adversarial_file(name, attack) for name in chosen for attack in attacks]
     return all((item.workdir / name).exists() for name in wanted)
 
 

@@ -21,6 +21,11 @@ class Stopped(BaseException):
     """
 
 
+def one_line(error: BaseException) -> str:
+    """Returns the message of an error on one line, or its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Prints an error that nobody can catch, as Python does, unless it comes from a closed asyncio event loop.
 

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrw.system import preemption
-from jaxrw.system.errors import RunError, UserError
+from jaxrw.system.errors import RunError, UserError, one_line
 
 # A process that is silent for this long counts as dead, and the others end. Two of these fit into a minute.
 HEARTBEAT_SECONDS = 25
@@ -66,7 +66,7 @@ def initialize(
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise UserError(
             f"--distributed: the processes of this run do not find each other: {reason}; give every one "
             "--coordinator_address=HOST:PORT, --num_processes and its own --process_id"

@@ -201,11 +201,6 @@ def test_check_tells_what_no_run_can_use(wrong, expected):
     assert message_of(dataset.check, "x", make(**wrong)).startswith(f"dataset.name='x': {expected}")
 
 
-def test_reasons_are_one_line():
-    assert dataset.one_line(ValueError("first,\n\tsecond")) == "first, second"
-    assert dataset.one_line(ValueError()) == "ValueError"
-
-
 def test_check_stops_a_source_that_breaks_its_word():
     good = make()
     for name, broken in (

@@ -1,4 +1,4 @@
-"""Errors that nobody can catch."""
+"""Messages on one line, and errors that nobody can catch."""
 
 import sys
 import types
@@ -22,3 +22,8 @@ def test_only_what_a_closed_event_loop_raises_is_not_printed(error, printed, mon
     unraisable = types.SimpleNamespace(exc_value=error)
     errors.print_unraisable(unraisable)
     assert calls == [unraisable] * printed
+
+
+def test_reasons_are_one_line():
+    assert errors.one_line(ValueError("first,\n\tsecond")) == "first, second"
+    assert errors.one_line(ValueError()) == "ValueError"

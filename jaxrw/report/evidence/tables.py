@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterable
 
-from jaxrw.attacks.suite import ATTACKS, AUTOATTACK, Measured
+from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.methods import METHODS
 from jaxrw.report.evidence.groups import Group, Setting, describe_seeds
 from jaxrw.report.evidence.published import CONSTANTS, Block
@@ -224,11 +224,7 @@ def reasons_to_leave_out(setting: Setting) -> dict[str, str]:
 
 def was_attacked(setting: Setting, checkpoint: str) -> bool:
     """Returns whether any run has a robust accuracy of a checkpoint."""
-    robust = [
-        name
-        for name, attack in ATTACKS.items()
-        if name != "clean" and attack.measured is not Measured.CORRUPTIONS
-    ]
+    robust = [name for name, attack in ATTACKS.items() if attack.is_attack]
     return any(group.accuracies(checkpoint, attack) for group in setting.groups for attack in robust)
 
 
