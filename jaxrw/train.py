@@ -54,7 +54,7 @@ def run(
         warmup_from = None
     if warmup_from is not None:
         runs.warmup.check(warmup_from, config, experiment.dataset.fingerprint)
-    schedule = _Schedule(
+    timetable = _Timetable(
         batch_size=config.optim.batch_size,
         num_epochs=config.optim.num_epochs,
         steps_per_epoch=experiment.steps_per_epoch,
@@ -72,36 +72,17 @@ def run(
             done > 0 and checkpoints.is_validated(manager, done)
         )
         first_epoch = hosts.broadcast(
-            schedule.first_epoch(done, runs.read_metrics(workdir), is_validated=is_validated)
+            timetable.first_epoch(done, runs.read_metrics(workdir), is_validated=is_validated)
         )
-        if first_epoch == schedule.num_epochs:
+        if first_epoch == timetable.num_epochs:
             return experiment
-        _print_start(
-            experiment,
-            workdir,
-            method=methods.get(config.method.name),
-            objective=methods.OBJECTIVES[config.objective.name],
-            perturbs_weights=config.awp.gamma is not None,
-            num_extra=0 if extra is None else extra.size,
-            dataset=config.dataset.name,
-            warmup_epochs=config.method.warmup_epochs,
-            done=done,
-        )
+        _print_start(config, experiment, workdir, num_extra=0 if extra is None else extra.size, done=done)
         if done:
             state = checkpoints.restore(manager, done, step.replicated_shapes(experiment.state_shapes()))
         else:
             state = step.replicate(experiment.create_state())
-        selection_attack = f"pgd{config.evaluation.selection_steps}"
-        validator = _create_validator(
-            experiment,
-            attacks=("clean", selection_attack),
-            norm=config.evaluation.norm,
-            eps=config.evaluation.eps,
-            step_size=config.evaluation.step_size,
-            batch_size=config.evaluation.batch_size,
-        )
         # Lines of an epoch that was stopped in its validation are written again.
-        resume_at = done if done == first_epoch * schedule.steps_per_epoch else done - 1
+        resume_at = done if done == first_epoch * timetable.steps_per_epoch else done - 1
         with contextlib.closing(runs.MetricsLog(workdir, resume_at=resume_at, writers=writers)) as log:
             training = _Training(
                 experiment,
@@ -110,9 +91,9 @@ def run(
                 extra=extra,
                 num_extra=settings.num_extra(config),
                 renew_statistics=_create_renewal(config, experiment),
-                validator=validator,
-                selection_attack=selection_attack,
-                schedule=schedule,
+                validator=_create_validator(config, experiment),
+                selection_attack=_selection_attack(config),
+                timetable=timetable,
                 warmup_epochs=config.method.warmup_epochs,
                 manager=manager,
                 log=log,
@@ -154,7 +135,7 @@ def create_step(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Schedule:
+class _Timetable:
     """When epochs end and checkpoints are written.
 
     Attributes:
@@ -205,7 +186,7 @@ class _Training:
       renew_statistics: computes BatchNorm's statistics of averaged parameters after an epoch.
       validator: measures validation accuracies; None: no images are held out.
       selection_attack: the attack whose validation accuracy chooses the best checkpoint.
-      schedule: when epochs end and checkpoints are written.
+      timetable: when epochs end and checkpoints are written.
       warmup_epochs: first epochs in which all weights are 1.
       manager: of the checkpoints.
       log: metrics.jsonl and what else is written to.
@@ -219,32 +200,32 @@ class _Training:
     renew_statistics: Callable[[step.State, step.Images, int], step.State]
     validator: accuracy.Evaluator | None
     selection_attack: str
-    schedule: _Schedule
+    timetable: _Timetable
     warmup_epochs: int
     manager: ocp.CheckpointManager
     log: runs.MetricsLog
 
     def run(self, first_epoch: int) -> None:
         """Trains from the state and `first_epoch` to the end of the last epoch."""
-        schedule, done = self.schedule, int(self.state.step)
+        timetable, done = self.timetable, int(self.state.step)
         progress = TrainingProgress(
             first_step=done,
-            num_steps=schedule.num_epochs * schedule.steps_per_epoch,
-            batch_size=schedule.batch_size,
-            num_epochs=schedule.num_epochs,
+            num_steps=timetable.num_epochs * timetable.steps_per_epoch,
+            batch_size=timetable.batch_size,
+            num_epochs=timetable.num_epochs,
         )
         with (
             contextlib.closing(progress),
             preemption.deferring_signals(maximum=hosts.delayed_maximum()) as check,
         ):
             if (
-                0 < first_epoch == schedule.kept_warmup_epochs
-                and done == first_epoch * schedule.steps_per_epoch
+                0 < first_epoch == timetable.kept_warmup_epochs
+                and done == first_epoch * timetable.steps_per_epoch
             ):
                 _keep_warmup(self.manager)  # The run may have been killed just before.
             is_doubt_told, epoch = False, first_epoch
             try:
-                for epoch in range(first_epoch, schedule.num_epochs):
+                for epoch in range(first_epoch, timetable.num_epochs):
                     train = self._train_epoch(epoch, progress, check)
                     validation = self._validate(check)
                     best = self._keep(epoch, train, validation)
@@ -264,16 +245,16 @@ class _Training:
 
     def _train_epoch(self, epoch: int, progress: TrainingProgress, check: preemption.Check) -> dict[str, Any]:
         """Takes the steps that are left of a 0-based epoch; returns what is logged of it."""
-        (images, labels), key, schedule = self._images, self._key, self.schedule
+        (images, labels), key, timetable = self._images, self._key, self.timetable
         started, first_step = time.monotonic(), int(self.state.step)
         done = first_step
         for batch in batches(
             self.experiment.order_key,
             epoch,
             size=len(labels),
-            batch_size=schedule.batch_size,
-            steps_per_epoch=schedule.steps_per_epoch,
-            first_step=done - epoch * schedule.steps_per_epoch,
+            batch_size=timetable.batch_size,
+            steps_per_epoch=timetable.steps_per_epoch,
+            first_step=done - epoch * timetable.steps_per_epoch,
             extra=self.extra,
             num_extra=self.num_extra,
         ):
@@ -281,16 +262,16 @@ class _Training:
             progress.step(done, epoch, sums)
             done += 1
             check()
-            if schedule.saves_within_epoch(done):
+            if timetable.saves_within_epoch(done):
                 self._save(epoch, progress)
         progress.flush()
         _check_finite(self.state, epoch)
         self.state = self.renew_statistics(self.state, images, epoch)
         seconds = time.monotonic() - started
         return _epoch_means(self.state.sums) | {
-            "learning_rate": float(f"{self.experiment.schedule(epoch * schedule.steps_per_epoch):.6g}"),
+            "learning_rate": float(f"{self.experiment.learning_rate(epoch * timetable.steps_per_epoch):.6g}"),
             "seconds": seconds,
-            "images_per_second": (done - first_step) * schedule.batch_size / seconds,
+            "images_per_second": (done - first_step) * timetable.batch_size / seconds,
         }
 
     @functools.cached_property
@@ -321,9 +302,9 @@ class _Training:
             self.log.write("validation", epoch=epoch, step=done, **validation)
         selection = validation.get(self.selection_attack)
         best = selection is not None and checkpoints.is_best(self.manager, selection)
-        if best or self.schedule.saves_after_epoch(epoch):
+        if best or self.timetable.saves_after_epoch(epoch):
             checkpoints.save(self.manager, self.state, epoch=epoch, accuracy=selection)
-        if epoch + 1 == self.schedule.kept_warmup_epochs:
+        if epoch + 1 == self.timetable.kept_warmup_epochs:
             _keep_warmup(self.manager)
         return best
 
@@ -386,24 +367,22 @@ def _create_renewal(
     return renew
 
 
-def _create_validator(
-    experiment: Experiment,
-    *,
-    attacks: Sequence[str],
-    norm: str,
-    eps: float,
-    step_size: float,
-    batch_size: int,
-) -> accuracy.Evaluator | None:
+def _selection_attack(config: ConfigDict) -> str:
+    """Returns the attack whose validation accuracy chooses the best checkpoint."""
+    return f"pgd{config.evaluation.selection_steps}"
+
+
+def _create_validator(config: ConfigDict, experiment: Experiment) -> accuracy.Evaluator | None:
     """Returns what measures validation accuracies, or None if no images are held out."""
     if not len(experiment.dataset.validation.labels):
         return None
+    radii = {field: config.evaluation[field] for field in ("norm", "eps", "step_size")}
     return accuracy.Evaluator(
         experiment.evaluation_model,
         experiment.dataset.validation,
         experiment.evaluation_key,
-        {attack: suite.create(attack, norm=norm, eps=eps, step_size=step_size) for attack in attacks},
-        batch_size=batch_size,
+        {attack: suite.create(attack, **radii) for attack in ("clean", _selection_attack(config))},
+        batch_size=config.evaluation.batch_size,
     )
 
 
@@ -435,23 +414,17 @@ def _doubt(dataset: Dataset, *, train: Mapping[str, Any], validation: Mapping[st
 
 
 def _print_start(
-    experiment: Experiment,
-    workdir: pathlib.Path,
-    *,
-    method: methods.Method,
-    objective: methods.Objective,
-    perturbs_weights: bool,
-    num_extra: int,
-    dataset: str,
-    warmup_epochs: int,
-    done: int,
+    config: ConfigDict, experiment: Experiment, workdir: pathlib.Path, *, num_extra: int, done: int
 ) -> None:
     """Prints what is trained, on what data and devices, and what to expect."""
     splits, num_epochs = experiment.dataset, experiment.num_epochs
-    title = methods.title(method, objective, perturbs_weights=perturbs_weights)
+    method, warmup_epochs = methods.get(config.method.name), config.method.warmup_epochs
+    title = methods.title(
+        method, methods.OBJECTIVES[config.objective.name], perturbs_weights=config.awp.gamma is not None
+    )
     more = f"{num_extra:,} extra, " if num_extra else ""
     print(
-        f"{title} on {dataset}: {len(splits.train.labels):,} training, {more}"
+        f"{title} on {config.dataset.name}: {len(splits.train.labels):,} training, {more}"
         f"{len(splits.validation.labels):,} validation, {len(splits.test.labels):,} test images; "
         f"{jax.device_count()} x {jax.local_devices()[0].device_kind}; in {workdir}"
     )

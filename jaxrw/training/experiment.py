@@ -20,15 +20,29 @@ from jaxrw.training.optimizer import create_optimizer, create_schedule
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The parts of a run, and the keys that all of its randomness is derived from."""
+    """The parts of a run, and the keys that all of its randomness is derived from.
+
+    Attributes:
+      dataset: its images.
+      model: the network, in the type that it trains in.
+      optimizer: SGD with the learning rate of each step.
+      num_epochs: of the whole run.
+      steps_per_epoch: full batches of the training images.
+      learning_rate: positive, by the number of steps done.
+      average: of the variables over steps; None: there is none.
+      init_key: of the first parameters.
+      order_key: of the order of the images in each epoch.
+      step_key: of augmentation and the training attack.
+      evaluation_key: of all attacks on validation and test images.
+    """
 
     dataset: data.Dataset
     model: networks.Network
     optimizer: optax.GradientTransformation
     num_epochs: int
     steps_per_epoch: int
-    schedule: optax.Schedule  # learning rate by step
-    average: averages.Average | None  # of the variables over steps, if there is one
+    learning_rate: optax.Schedule
+    average: averages.Average | None
     init_key: jax.Array
     order_key: jax.Array
     step_key: jax.Array
@@ -110,7 +124,7 @@ def assemble(config: ConfigDict, dataset: data.Dataset) -> Experiment:
             f"optim.rise_epochs is {optim.rise_epochs}; must be at least a step below optim.num_epochs, which is "
             f"{optim.num_epochs}, with {steps_per_epoch} steps an epoch"
         )
-    schedule = create_schedule(
+    learning_rate = create_schedule(
         optim.schedule,
         learning_rate=optim.learning_rate,
         num_epochs=optim.num_epochs,
@@ -121,7 +135,7 @@ def assemble(config: ConfigDict, dataset: data.Dataset) -> Experiment:
         peak=optim.peak,
     )
     optimizer = create_optimizer(
-        schedule,
+        learning_rate,
         momentum=optim.momentum,
         weight_decay=optim.weight_decay,
         nesterov=optim.nesterov,
@@ -136,7 +150,7 @@ def assemble(config: ConfigDict, dataset: data.Dataset) -> Experiment:
         optimizer=optimizer,
         num_epochs=optim.num_epochs,
         steps_per_epoch=steps_per_epoch,
-        schedule=schedule,
+        learning_rate=learning_rate,
         average=average,
         init_key=init_key,
         order_key=order_key,
