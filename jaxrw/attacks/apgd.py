@@ -132,7 +132,7 @@ class Apgd:
         return self.loss == "dlr-targeted"
 
     @property
-    def evaluations(self) -> int:
+    def max_steps(self) -> int:
         """Iterates that are evaluated, the start included."""
         return self.num_steps + 1
 

@@ -52,7 +52,7 @@ class ApgdL1:
         return self.loss == "dlr-targeted"
 
     @property
-    def evaluations(self) -> int:
+    def max_steps(self) -> int:
         """Iterates that are evaluated, the start of each stage included."""
         return sum(self._stages()) + len(RADII)
 
@@ -145,10 +145,10 @@ class ApgdL1:
         moved = origin + step_size.reshape(-1, 1, 1, 1) * _sparse(direction, num_changed / DENSER)
         moved = norm.project(moved, images, eps=radius.reshape(-1, 1, 1, 1))
         # The next stage begins with the best iterate of this one, projected onto its ball.
-        following = schedule.radius[jnp.minimum(state.step + 1, self.evaluations - 1)] * eps
+        following = schedule.radius[jnp.minimum(state.step + 1, self.max_steps - 1)] * eps
         begun = norm.project(state.adversarial, images, eps=following.reshape(-1, 1, 1, 1))
         return state.replace(
-            running=~fooled & (state.step < self.evaluations - 1),
+            running=~fooled & (state.step < self.max_steps - 1),
             step=state.step + 1,
             current=choose(now.last, begun, moved),
             step_size=step_size,

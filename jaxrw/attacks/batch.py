@@ -67,7 +67,7 @@ class IterativeAttack(Protocol[State]):
         ...
 
     @property
-    def evaluations(self) -> int:
+    def max_steps(self) -> int:
         """Steps after which every example has stopped."""
         ...
 
@@ -131,7 +131,7 @@ def run(
 ) -> State:
     """Runs an attack on the `active` [B] bool examples from its start to its end."""
     state = begin(key, batch, active, attack=attack, eps=eps)
-    return advance(key, logits_fn, batch, state, attack=attack, eps=eps, num_steps=attack.evaluations)
+    return advance(key, logits_fn, batch, state, attack=attack, eps=eps, num_steps=attack.max_steps)
 
 
 def run_targets(

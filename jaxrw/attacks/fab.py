@@ -110,7 +110,7 @@ class Fab:
     targeted: bool = True
 
     @property
-    def evaluations(self) -> int:
+    def max_steps(self) -> int:
         """Steps for each target."""
         return self.num_steps
 

@@ -81,9 +81,9 @@ class OfRandomModel:
         return self.attack.targeted
 
     @property
-    def evaluations(self) -> int:
+    def max_steps(self) -> int:
         """Iterates that are evaluated, the start included."""
-        return self.attack.evaluations
+        return self.attack.max_steps
 
     def start(self, key: jax.Array, batch: Batch, *, eps: Scalar) -> RandomModelState:
         """Starts as the attack does."""

@@ -99,7 +99,7 @@ class Square:
     targeted = False
 
     @property
-    def evaluations(self) -> int:
+    def max_steps(self) -> int:
         """Queries: the stripes and every square."""
         return self.num_queries + 1
 

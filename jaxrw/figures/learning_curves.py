@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxrw.figures import style
 from jaxrw.methods import METHODS
-from jaxrw.training import histograms
+from jaxrw.training import histograms, step
 
 # Lines of metrics.jsonl, and the content of config.json.
 Lines = Sequence[Mapping[str, Any]]
@@ -46,7 +46,7 @@ def draw_curves(lines: Lines, config: Config, best_epoch: int | None) -> Figure:
     _line(axes[1], train, "loss", 0, None)
     axes[1].set(ylabel="weighted loss\n(nats)", ylim=(0, None))
     _line(axes[2], train, "mean_weight", 0, "mean weight")
-    _line(axes[2], train, "light_share", 1, "share of weights below 0.05")
+    _line(axes[2], train, "light_share", 1, f"share of weights below {step.LIGHT}")
     axes[2].set(xlabel="epoch", ylabel="weight", ylim=(0, None))
     axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in axes:

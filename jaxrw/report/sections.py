@@ -23,6 +23,7 @@ from jaxrw.report.evidence.tables import Accuracy, AccuracyTable
 from jaxrw.report.evidence.training_summary import count_machines, count_shared_warmups, summarize_training
 from jaxrw.runs.checks import is_number
 from jaxrw.runs.results import CHECKPOINTS
+from jaxrw.training.step import LIGHT
 
 
 def create_section(
@@ -364,8 +365,8 @@ def _training_table(setting: Setting, workdir: pathlib.Path) -> Table:
         ],
         caption=(
             "Accuracy on the training images under the training attack, in percent, in the last epoch of the warm-up "
-            "and in the last of all; mean weight and share of the weights below 0.05 in the epochs after the warm-up; "
-            "minutes of training, the warm-up included. Means over the runs."
+            f"and in the last of all; mean weight and share of the weights below {LIGHT} in the epochs after the "
+            "warm-up; minutes of training, the warm-up included. Means over the runs."
         ),
     )
 

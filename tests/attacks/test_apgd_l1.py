@@ -83,7 +83,7 @@ def test_fools_what_can_be_fooled_on_a_linear_model(num_classes, loss):
 def test_evaluations_are_the_steps_of_three_stages():
     attack = ApgdL1(num_steps=100)
     schedule = attack._schedule()
-    assert attack.evaluations == len(schedule.radius) == 103
+    assert attack.max_steps == len(schedule.radius) == 103
     assert np.unique(np.asarray(schedule.radius), return_counts=True)[1].tolist() == [41, 31, 31]
     assert np.flatnonzero(schedule.first).tolist() == [0, 31, 62]
     assert np.flatnonzero(schedule.last).tolist() == [30, 61, 102]

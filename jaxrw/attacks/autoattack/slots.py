@@ -107,7 +107,7 @@ class Slots:
     def work_in_progress(self) -> float:
         """Returns the share of its attack on one target that each example has done, summed over the examples."""
         steps = np.asarray(self._state.step)[self._examples != FREE]
-        return float(steps.sum() / self._attack.evaluations)
+        return float(steps.sum() / self._attack.max_steps)
 
     def arrays(self) -> dict[str, Any]:
         """Returns the slots as the state file holds them."""

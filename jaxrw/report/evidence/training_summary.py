@@ -21,7 +21,7 @@ class TrainingSummary:
       warmup_accuracy: training accuracy under attack in percent, in the last epoch of the warm-up.
       accuracy: the same in the last epoch.
       weight: mean weight in the epochs after the warm-up.
-      light: share of the weights below 0.05 in these epochs, in percent.
+      light: share of the weights below `step.LIGHT` in these epochs, in percent.
       minutes: duration of the training with its warm-up, even if that was trained by another run.
     """
 
