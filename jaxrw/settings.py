@@ -62,6 +62,35 @@ _EARLIER: dict[str, Any] = {
     "optim.clip_norm": None,
 }
 
+# Fields that have neither a range nor choices.
+_FREE = (
+    "checkpoint.keep_warmup",
+    "dataset.data_dir",
+    "dataset.flip",
+    "dataset.name",
+    "dataset.test_size",
+    "dataset.train_size",
+    "dataset.validation_size",
+    "evaluation.attacks",
+    "evaluation.corruptions_dir",
+    "evaluation.save_adversarial",
+    "extra.path",
+    "method.grad_through_weights",
+    "method.normalize",
+    "method.similarity",
+    "model.activation",
+    "model.depth",
+    "model.last_norm",
+    "model.mean",
+    "model.shortcut",
+    "model.std",
+    "model.width",
+    "objective.clean_statistics",
+    "optim.decay_all",
+    "optim.nesterov",
+    "writers",
+)
+
 SCHEDULES = ("milestones", "cosine", "one_cycle")
 AVERAGES = ("none", "ema", "swa")
 
@@ -181,10 +210,11 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
       UserError: a field is missing, or no run could use its value; for the first such field.
     """
     fields = flatten(config.to_dict())
-    for field in (*CHOICES, "evaluation.attacks", *_RANGES):
+    for field in (*CHOICES, *_RANGES, *_FREE):
         if field not in fields:
             raise UserError(
-                f"{field} is missing from the config; begin with configs/base.py, which has every field"
+                f"{field} is missing from the config; begin with configs/base.py, which has every field, and give "
+                "--config to evaluate a file of weights"
             )
     if "method.source" in fields and fields["method.name"] not in methods.METHODS:
         raise UserError(

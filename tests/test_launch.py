@@ -14,7 +14,7 @@ from PIL import Image
 import launch
 from configs import base
 from jaxrw import command_line, settings
-from jaxrw.system.errors import RunError, Stopped
+from jaxrw.system.errors import RunError, Stopped, UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -540,3 +540,17 @@ def test_shipped_recipes(name):
     ) == RECIPES[name]
     for words in (f"configs/{name}.py", "Time, computed", "FLOP"):
         assert words in module.__doc__
+
+
+def test_a_field_that_is_missing_is_named():
+    """Whichever it is, of all that configs/base.py has."""
+    names = list(settings.flatten(base.get_config().to_dict()))
+    assert len(names) > 70
+    for name in names:
+        config = base.get_config().copy_and_resolve_references().unlock()
+        section, _, field = name.rpartition(".")
+        del (config[section] if section else config)[field]
+        with pytest.raises(
+            UserError, match=f"^{name} is missing from the config; begin with configs/base.py"
+        ):
+            settings.check(config, num_devices=1)
