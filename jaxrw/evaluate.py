@@ -281,12 +281,13 @@ class _Evaluation:
         for name in names:
             variables, checkpoint = restore(name), results["checkpoints"][name]
             for attack in self._settings.attacks:
-                images_path = self._images_path(name, attack)
-                if checkpoint["accuracy"][attack] is not None and (
-                    images_path is None or images_path.exists()
-                ):
+                images_path, saves_images = self._images_path(name, attack), self._saves_images(attack)
+                if checkpoint["accuracy"][attack] is not None and (not saves_images or images_path.exists()):
                     continue
-                values = already_measured(results, checkpoint, attack) if images_path is None else None
+                images_path.unlink(
+                    missing_ok=True
+                )  # of other settings, or of a measurement that was not recorded
+                values = None if saves_images else already_measured(results, checkpoint, attack)
                 values = values or self._measure(name, attack, variables)
                 print_accuracy(name, attack, values[0])
                 record(checkpoint, attack, *values)
@@ -314,14 +315,15 @@ class _Evaluation:
             )
         else:
             measured = self._run_attack(f"{name}: {attack}", variables, attack, self._evaluator)
-        if images_path is not None:
-            _save_images(images_path, self._experiment.dataset.test.labels, measured)
+        if self._saves_images(attack):
+            _save_images(self._images_path(name, attack), self._experiment.dataset.test.labels, measured)
         return measured.accuracy, details, pack(measured.correct)
 
-    def _images_path(self, name: str, attack: str) -> pathlib.Path | None:
-        """Returns where adversarial images are saved; None: they are not asked for, or there are none."""
-        is_saved = self._settings.save_adversarial and suite.ATTACKS[attack].is_attack
-        return self._workdir / adversarial_file(name, attack) if is_saved else None
+    def _saves_images(self, attack: str) -> bool:
+        return self._settings.save_adversarial and suite.ATTACKS[attack].is_attack
+
+    def _images_path(self, name: str, attack: str) -> pathlib.Path:
+        return self._workdir / adversarial_file(name, attack)
 
     def _state_path(self, name: str, attack: str) -> pathlib.Path:
         """Returns where the state of an AutoAttack that is not finished is."""

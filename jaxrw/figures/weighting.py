@@ -66,7 +66,9 @@ def _columns(name: str) -> list[tuple[Method, Method | None]]:
     drawn = [
         method
         for method in reversed(METHODS.values())
-        if method.reweighted and (not method.beyond_paper or method.name == name)
+        if method.weight is not None
+        and method.reweighted
+        and (not method.beyond_paper or method.name == name)
     ]
     pairs: list[tuple[Method, Method | None]] = [
         (METHODS[method.base], method) for method in drawn if method.base

@@ -176,7 +176,10 @@ def _make(arguments):
     subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
     for name, _, value in (word.partition("=") for word in arguments if "=" in word):
         assert f"\n{name} ?=" in (ROOT / "Makefile").read_text()
-        assert (ROOT / value).exists()
+        if name == "BENCH":
+            _check_help(ROOT / "benchmarks" / "tpu_compile.py", shlex.split(value))
+        else:
+            assert (ROOT / value).exists()
 
 
 def _pip(arguments):

@@ -10,7 +10,7 @@ from helpers.made_up_runs import cells, put
 
 import launch
 from configs import base
-from jaxrw import report, runs, settings
+from jaxrw import methods, report, runs, settings
 from jaxrw.report.evidence import collect, published
 from jaxrw.system.errors import UserError
 
@@ -208,8 +208,11 @@ def test_runs_behind_links_are_found_once(tmp_path):
     assert not problems
 
 
-def test_two_weights_of_ones_own_that_share_a_name_are_two_rows(tmp_path):
+def test_two_weights_of_ones_own_that_share_a_name_are_two_rows(tmp_path, monkeypatch):
     """The code of the weight, as results.json keeps it, tells them apart; one code alone is not shown."""
+    monkeypatch.setitem(
+        methods.METHODS, "own", methods.Method("own", "Own", "", weight=None, constants=("c",))
+    )
     for seed, code in ((0, "one"), (1, "one"), (2, "two")):
         content = put(tmp_path, f"own-{seed}", seed=seed, last={"clean": 80.0 + seed})
         content["config"]["method"] |= {"name": "own", "title": "Own", "constants": ["c"], "c": 1.0}
