@@ -4,7 +4,7 @@
 # make bench   time it against PyTorch; DATA_DIR=... where CIFAR-10 lies
 # make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 48 programs
 # make bench-scaling  the same on 1 to 256 chips
-# make results    RESULTS.md and results/controls/README.md anew, from what results/ keeps
+# make results    RESULTS.md and the pages in results/ anew, from what results/ keeps
 # make notebook   docs/tutorial.ipynb anew, with its outputs
 # make docs    all pages and the reference as a site, in site/index.html
 # make wheel   build the package and install it in an environment of its own
@@ -25,6 +25,7 @@ train: $(VENV)/installed
 results: $(VENV)/installed
 	$(BIN)/python launch.py --mode report --workdir results/mini_c10 --markdown RESULTS.md
 	$(BIN)/python launch.py --mode report --workdir results/controls --markdown results/controls/README.md
+	$(BIN)/python launch.py --mode report --workdir results/own --markdown results/own/README.md
 
 notebook: $(VENV)/installed-test
 	$(BIN)/python tests/helpers/notebook.py

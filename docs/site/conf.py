@@ -34,8 +34,11 @@ NAVIGATION = {
         "docs/evaluation": "Robust accuracy",
         "docs/zoo": "Models of RobustBench",
         "RESULTS": "Results",
+        "results/protocol": "Protocol of the results",
         "results/controls/README": "Controls",
         "results/controls/protocol": "Protocol of the controls",
+        "results/own/README": "Weightings of our own",
+        "results/own/protocol": "Protocol of our own",
     },
     "Run it": {
         "docs/performance": "Performance",
@@ -60,6 +63,9 @@ include_patterns = [
     "docs/reference/*.rst",
     "results/controls/README.md",
     "results/controls/protocol.md",
+    "results/own/README.md",
+    "results/own/protocol.md",
+    "results/protocol.md",
 ]
 # Folders that are not searched for pages.
 exclude_patterns = [

@@ -11,7 +11,12 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("runs", "page"), [("results/mini_c10", "RESULTS.md"), ("results/controls", "results/controls/README.md")]
+    ("runs", "page"),
+    [
+        ("results/mini_c10", "RESULTS.md"),
+        ("results/controls", "results/controls/README.md"),
+        ("results/own", "results/own/README.md"),
+    ],
 )
 def test_it_is_the_report_of_what_is_kept(runs, page, tmp_path):
     kept = shutil.copytree(ROOT / runs, tmp_path / runs)
