@@ -284,9 +284,8 @@ class _Evaluation:
                 images_path, saves_images = self._images_path(name, attack), self._saves_images(attack)
                 if checkpoint["accuracy"][attack] is not None and (not saves_images or images_path.exists()):
                     continue
-                images_path.unlink(
-                    missing_ok=True
-                )  # of other settings, or of a measurement that was not recorded
+                # Images of other settings, or of a measurement that results.json does not hold.
+                images_path.unlink(missing_ok=True)
                 values = None if saves_images else already_measured(results, checkpoint, attack)
                 values = values or self._measure(name, attack, variables)
                 print_accuracy(name, attack, values[0])
@@ -304,11 +303,6 @@ class _Evaluation:
         column, details = suite.ATTACKS[attack], None
         if column.measured is suite.Measured.CORRUPTIONS:
             return *self._measure_corruptions(name, variables), None
-        images_path = self._images_path(name, attack)
-        if images_path is not None:
-            images_path.unlink(
-                missing_ok=True
-            )  # of other settings, or of a measurement that was not recorded
         if column.measured is suite.Measured.AUTOATTACK:
             measured, details = self._run_autoattack(
                 name, variables, column.ensemble, self._state_path(name, attack)

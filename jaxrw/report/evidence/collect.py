@@ -83,9 +83,13 @@ class Run:
             recipe |= {"average": config["average.name"], **decay}
             if config["average.start_epoch"]:
                 recipe["average start_epoch"] = config["average.start_epoch"]
-        if "method.source" in config:  # A method of one's own: two weights may have one name.
-            recipe["code"] = hashlib.sha256(str(config["method.source"]).encode()).hexdigest()[:8]
         return recipe
+
+    @property
+    def code(self) -> str | None:
+        """Short digest of the code of a method of one's own, of which two may have one name; None: a shipped method."""
+        source = self.config.get("method.source")
+        return None if source is None else hashlib.sha256(str(source).encode()).hexdigest()[:8]
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -101,7 +105,8 @@ class Run:
     @property
     def identity(self) -> str:
         """All on which its accuracies depend."""
-        parts = [self.setting, self.config["method.name"], self.constants, self.recipe, self.config["seed"]]
+        method = [self.config["method.name"], self.code, self.constants]
+        parts = [self.setting, *method, self.recipe, self.config["seed"]]
         return json.dumps(parts, sort_keys=True)
 
 

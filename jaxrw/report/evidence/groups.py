@@ -25,6 +25,7 @@ class Group:
       constants: fields of `config.method` on which the method depends.
       recipe: fields in which it goes beyond the paper; empty for the paper's.
       runs: by seed.
+      code: digest of the code of a method of one's own; None: a shipped method.
     """
 
     method: Method
@@ -32,6 +33,7 @@ class Group:
     constants: dict[str, Any]
     recipe: dict[str, Any]
     runs: dict[int, Run]
+    code: str | None = None
 
     @property
     def warmup(self) -> int | None:
@@ -160,9 +162,9 @@ class Setting:
             for name, value in group.constants.items()
             if (len(self.warmups) > 1 if name == "warmup_epochs" else value != usual.get(name))
         ]
-        codes = {other.recipe.get("code") for other in self.groups if other.method == group.method}
-        untold = ("objective",) if len(codes) > 1 else ("objective", "code")
-        words += [_describe_constant(*item) for item in group.recipe.items() if item[0] not in untold]
+        words += [_describe_constant(*item) for item in group.recipe.items() if item[0] != "objective"]
+        if len({other.code for other in self.groups if other.method == group.method}) > 1:
+            words.append(f"code {group.code}")
         return ", ".join([group.title, *words])
 
 
@@ -191,13 +193,15 @@ def group_runs(runs: Iterable[Run], problems: list[Problem]) -> list[Setting]:
 
 def _create_setting(runs: list[Run]) -> Setting:
     order = list(METHODS)
-    groups: dict[tuple[str, int, str], Group] = {}
+    groups: dict[tuple[str, int, str, str], Group] = {}
     for run in runs:
         name = run.config["method.name"]
         # First the paper's, whose recipe is empty.
         recipe, constants = (json.dumps(fields, sort_keys=True) for fields in (run.recipe, run.constants))
-        key = recipe if run.recipe else "", order.index(name), constants
-        group = groups.setdefault(key, Group(METHODS[name], run.title, run.constants, run.recipe, {}))
+        key = recipe if run.recipe else "", order.index(name), constants, run.code or ""
+        group = groups.setdefault(
+            key, Group(METHODS[name], run.title, run.constants, run.recipe, {}, run.code)
+        )
         group.runs[run.config["seed"]] = run
     num_examples = next(iter(runs[0].checkpoints.values()))["num_examples"]
     return Setting(runs[0].config, num_examples, [groups[key] for key in sorted(groups)])
