@@ -157,6 +157,12 @@ def _mail_logits(
     return multiplier * weightings.mail(margins.logit_margin(logits, label), beta=beta, gamma=gamma)
 
 
+def _far(
+    logits: jax.Array, label: jax.Array, kappa: jax.Array, *, constant: float, gamma: float
+) -> jax.Array:
+    return 2 * constant * weightings.far(margins.logit_margin(logits, label), gamma=gamma)
+
+
 def _done(logits: jax.Array, label: jax.Array, kappa: jax.Array, *, temperature: float) -> jax.Array:
     return weightings.done(logits, label, temperature=temperature)
 
@@ -185,6 +191,7 @@ METHODS = {
             _mail_logits,
             beyond_paper=True,
         ),
+        Method("far", "Far", "2 c sigmoid(gamma (z_y - z_2))", _far, beyond_paper=True),
         Method("done", "DONE", "exp(cross-entropy / r)", _done, normalized=True, beyond_paper=True),
     )
 }

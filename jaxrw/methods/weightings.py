@@ -120,6 +120,23 @@ def done(logits: jax.Array, label: jax.Array, *, temperature: float) -> jax.Arra
     return jnp.exp(jnp.minimum(cross_entropy(logits, label) / temperature, 80.0))
 
 
+def far(margin: jax.Array, *, gamma: float) -> jax.Array:
+    """Computes the weight sigmoid(gamma m) in [0, 1], increasing in the margin: MAIL's, turned round.
+
+    Args:
+      margin: [] float, positive iff correct; of the logits in the method `far`.
+      gamma: slope, positive.
+
+    Returns:
+      [] float32, 1/2 at margin 0.
+
+    >>> round(float(far(jnp.array(-1.0), gamma=2.0)), 5)
+    0.1192
+    """
+    chex.assert_rank(margin, 0)
+    return jax.nn.sigmoid(gamma * margin.astype(jnp.float32))
+
+
 def batch_weights(
     weighting: Weighting,
     logits: jax.Array,

@@ -79,7 +79,7 @@ def test_wrong_examples_weigh_more_than_correct_ones():
 
 @hypothesis.given(st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=10))
 def test_later_weights_are_their_formulas(logits):
-    """exp(L / r) with r = 2, the sigmoid of the difference of logits, and a constant, in float64."""
+    """exp(L / r) with r = 2, the sigmoid of the difference of logits both ways, and a constant, in float64."""
     z = np.array(logits)
     gap = z[0] - np.delete(z, 0).max()
     loss = np.log(np.exp(z).sum()) - z[0]
@@ -88,6 +88,7 @@ def test_later_weights_are_their_formulas(logits):
     expected = 3 / (1 + np.exp(2 * (gap + 0.5)))
     np.testing.assert_allclose(weight("mail_logits", logits, gamma=2.0), expected, rtol=1e-4)
     assert weight("constant", logits) == 0.5
+    np.testing.assert_allclose(weight("far", logits, gamma=2.0), 1 / (1 + np.exp(-2 * gap)), rtol=1e-4)
 
 
 def test_the_weight_of_a_huge_loss_is_finite():
