@@ -37,6 +37,18 @@ def forget_programs():
     gc.collect()
 
 
+@pytest.fixture(autouse=True)
+def forget_methods(monkeypatch):
+    """Leaves the methods as they were: config files add to them, and so do reports of runs of such files."""
+    from jaxrw.methods import METHODS, records  # Not before the kernels are chosen.
+
+    monkeypatch.setattr(records, "_ADDED", set(records._ADDED))
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
 # PyTorch and Ray are extras; without them, these cannot be imported for their doctests.
 _WITH_EXTRA = {
     "torch": ["helpers/torch_networks.py", "helpers/torch_recipe.py"],

@@ -8,20 +8,15 @@ from helpers.flags import TINY
 
 import launch
 from jaxrw import methods
-from jaxrw.methods import records
 
 (PAGE, *_) = commands.blocks(commands.ROOT / "docs" / "extending.md", "python")
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty directory, and the methods as they were afterwards."""
+    """An empty directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(records, "_ADDED", set())
-    before = dict(methods.METHODS)
-    yield tmp_path
-    methods.METHODS.clear()
-    methods.METHODS.update(before)
+    return tmp_path
 
 
 def run(*arguments):
