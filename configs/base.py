@@ -26,9 +26,8 @@ def get_config() -> ConfigDict:
     # Share in (0, 1) of the training images that is held out instead of validation_size; None: validation_size is.
     config.dataset.validation_share = placeholder(float)
     config.dataset.test_size = placeholder(int)  # test images; None: all
-    config.dataset.test_split = (
-        "test"  # "validation": attack those images, to choose constants without the test images
-    )
+    # validation: evaluation attacks the validation images, to choose hyperparameters without the test images.
+    config.dataset.test_split = "test"
     config.dataset.downscale = 1  # 2: half the height and width, each pixel the mean of 2x2
     config.dataset.pad = 4  # zeros on each side before the random crop, in pixels; 0: no crop
     config.dataset.flip = True  # mirror left to right with probability 1/2

@@ -219,6 +219,8 @@ def _begin(
             f"{kept} keeps what was measured with other settings of the evaluation: {', '.join(dropped)}",
             file=sys.stderr,
         )
+        # Now, because an attack that is stopped would have them kept once more.
+        write_results(workdir, results)
     return results
 
 

@@ -481,6 +481,22 @@ def test_results_under_other_settings_are_kept(run, tmp_path, capsys):
     assert not (workdir / "results-2.json").exists()
 
 
+def test_results_under_other_settings_are_kept_once_if_the_evaluation_is_stopped(run, tmp_path, monkeypatch):
+    workdir = shutil.copytree(run[1], tmp_path / "run")
+    evaluate.run(with_attacks("clean", "pgd20"), workdir)
+
+    def stopped(*arguments, **options):
+        raise Stopped("stopped by a test")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluator, "measure", stopped)
+        for _ in range(2):
+            with pytest.raises(Stopped):
+                evaluate.run(with_attacks("clean", "pgd20", evaluation__eps=0.02), workdir)
+    evaluate.run(with_attacks("clean", "pgd20", evaluation__eps=0.02), workdir)
+    assert [path.name for path in sorted(workdir.glob("results*.json"))] == ["results-1.json", "results.json"]
+
+
 def test_a_run_tells_whether_it_was_trained_to_its_end(run, tmp_path):
     config, workdir = run
     assert evaluate.run(config, shutil.copytree(workdir, tmp_path / "run"))["finished"] is True

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from jaxrw import runs
+from jaxrw import runs, settings
 from jaxrw.attacks.suite import AUTOATTACK
 from jaxrw.figures import learning_curves, margins, measurement, robustness, style, weighting
 from jaxrw.system.errors import UserError
@@ -31,13 +31,14 @@ def draw_again(workdir: pathlib.Path) -> None:
     if results is None:
         raise UserError(f"{workdir} has no usable results.json; evaluate the run first, with --mode evaluate")
     config, lines = results["config"], runs.read_metrics(workdir)
+    settings.add_fields(config)
     try:
         facts, arrays = measurement.read(directory)
     except OSError as error:
         raise UserError(
             f"{workdir} has no data of figures; evaluate the run with evaluation.figure_examples above 0"
         ) from error
-    facts["images"] = f"{config['dataset'].get('test_split', 'test')} images"
+    facts["images"] = f"{config['dataset']['test_split']} images"
     best, shown = results["checkpoints"].get("best"), results["checkpoints"][facts["name"]]
     autoattack = shown["accuracy"][AUTOATTACK]
     num_classes, num_steps = len(facts["class_names"]), max(1, config["attack"]["num_steps"])

@@ -117,7 +117,7 @@ def _mark_schedule(axis: Axes, config: Config, *, label: bool, shade: bool = Tru
         )
     elif reweighted and warmup:
         axis.axvline(warmup + 0.5, color="white", linewidth=1.4, linestyle="-")
-    has_drops = config["optim"].get("schedule", "milestones") == "milestones"
+    has_drops = config["optim"]["schedule"] == "milestones"
     drops = [milestone for milestone in config["optim"]["milestones"] if has_drops and milestone < num_epochs]
     for number, milestone in enumerate(drops):
         name = f"learning rate x {config['optim']['decay']:g}" if label and not number else None

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxrw.figures import style
 from jaxrw.methods import METHODS, Method, Weighting
+from jaxrw.runs.checks import is_number
 
 # Constants as in formulas; those of a method of one's own have their names.
 _SYMBOLS = {
@@ -135,7 +136,7 @@ def _draw_steps(axis: Axes, weighting: Weighting, num_classes: int, num_steps: i
 
 def _format(value: object) -> str:
     """Returns a number in few digits; anything else, as a method of one's own may have it, as it is."""
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return f"{value:g}" if is_number(value) else str(value)
 
 
 def _constants(method: Method, settings: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ class Method:
     normalized: bool = False
     base: str | None = None
     beyond_paper: bool = False
-    constants: tuple[str, ...] = ()
+    constants: tuple[str, ...] = dataclasses.field(init=False, default=())
 
     def __post_init__(self) -> None:
         if self.weight is not None:

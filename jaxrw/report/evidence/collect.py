@@ -97,7 +97,7 @@ class Run:
         method = METHODS[self.config["method.name"]]
         own = self.config.get("method.constants")
         names = [
-            *(own if isinstance(own, list) else method.constants),
+            *(map(str, own) if isinstance(own, list) else method.constants),
             *(("warmup_epochs", "grad_through_weights") if method.reweighted else ()),
         ]
         return {name: self.config.get(f"method.{name}") for name in names}
@@ -173,9 +173,7 @@ def _add_method(config: dict[str, Any]) -> None:
     name = config.get("method.name")
     if not isinstance(name, str) or name in METHODS or "method.source" not in config:
         return
-    constants = tuple(str(constant) for constant in config.get("method.constants", ()))
-    title = str(config.get("method.title", name))
-    methods.add(methods.Method(name, title, formula="", weight=None, constants=constants))
+    methods.add(methods.Method(name, str(config.get("method.title", name)), formula="", weight=None))
 
 
 def _describe_data(content: Results) -> str | None:

@@ -10,6 +10,7 @@ from jaxrw.methods import METHODS, Method
 from jaxrw.networks import ARCHITECTURES
 from jaxrw.report.evidence import published
 from jaxrw.report.evidence.collect import Problem, Run
+from jaxrw.runs.checks import is_number
 from jaxrw.runs.results import CHECKPOINTS
 
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -121,7 +122,7 @@ class Setting:
     @property
     def images(self) -> str:
         """Number and kind of the images of all accuracies, as "1,000 test images"."""
-        return f"{self.num_examples:,} {self.config.get('dataset.test_split', 'test')} images"
+        return f"{self.num_examples:,} {self.config['dataset.test_split']} images"
 
     @property
     def data(self) -> str | None:
@@ -171,8 +172,7 @@ class Setting:
 def _describe_constant(name: str, value: object) -> str:
     if name == "similarity":
         return "with similarity" if value else "without similarity"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{name} {value:g}" if is_number else f"{name} {value}"
+    return f"{name} {value:g}" if is_number(value) else f"{name} {value}"
 
 
 def group_runs(runs: Iterable[Run], problems: list[Problem]) -> list[Setting]:

@@ -50,26 +50,6 @@ _UNSTATED: dict[str, Any] = {
     "evaluation.version": "standard",
     "evaluation.surrogate": "none",
 }
-# What accuracies depend on besides, and where it is compared: the data and the network in a report's settings, the
-# methods and what they weigh in its rows, and fields that another one turns on.
-ELSEWHERE = (
-    "seed",
-    "dataset.name",
-    "dataset.validation_size",  # of the best checkpoint alone, which the paper chose on test images
-    "dataset.validation_share",
-    "dataset.test_size",  # by the number of images that were evaluated
-    "model.name",
-    "method.",
-    "objective.",
-    "awp.",
-    "average.",
-    "extra.share",
-    "optim.learning_rate",
-    "optim.weight_decay",
-    "optim.peak",
-    "evaluation.selection_steps",
-    "evaluation.corruptions_dir",
-)
 _TEST_SIZE = 10_000  # images of CIFAR-10's and CIFAR-100's test sets
 _OF_MODEL: dict[str, dict[str, Any]] = {
     "resnet18": {"optim.learning_rate": 0.01, "optim.weight_decay": 3.5e-3},
