@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import itertools
 import pathlib
 import statistics
 import sys
@@ -212,8 +211,7 @@ def _begin(
         data=runs.provenance.read(workdir),
     )
     if (dropped := lost(earlier, results)) and hosts.is_first():
-        number = next(n for n in itertools.count(1) if not (workdir / f"results-{n}.json").exists())
-        kept = workdir / f"results-{number}.json"
+        kept = files.numbered(workdir / "results.json", first=1)
         write_json(kept, earlier)
         print(
             f"{kept} keeps what was measured with other settings of the evaluation: {', '.join(dropped)}",

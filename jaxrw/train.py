@@ -394,8 +394,8 @@ def _epoch_means(sums: step.Sums) -> dict[str, Any]:
         "accuracy": 100 * values["correct"] / values["examples"],
         "mean_weight": values["weight"] / values["examples"],
         "light_share": values["light"] / values["examples"],
-        "margins": values["margins"],
-        "weights": values["weights"],
+        "margins": [round(count) for count in values["margins"]],
+        "weights": [round(count) for count in values["weights"]],
     }
 
 

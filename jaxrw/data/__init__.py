@@ -127,14 +127,9 @@ def _read(part: Part, chosen: np.ndarray, downscale: int, name: str) -> Split:
 
 def _first(held_out: Split, test_size: int | None) -> Split:
     """Returns the first `test_size` of the validation images, all if it is None."""
-    size = len(held_out.labels)
-    if not size:
+    if not len(held_out.labels):
         raise UserError("dataset.test_split='validation': there are no validation images")
-    if test_size is not None and test_size > size:
-        raise UserError(
-            f"dataset.test_size={test_size}: only {size} validation images are there for dataset.test_split="
-            f"'validation'; choose at most {size}, or None for all"
-        )
+    splits.check_test_size(len(held_out.labels), test_size=test_size, kind="validation")
     return Split(held_out.images[:test_size], held_out.labels[:test_size])
 
 

@@ -75,11 +75,14 @@ def test(available: int, *, test_size: int | None) -> np.ndarray:
     Raises:
       UserError: `available` is too small.
     """
-    if test_size is None:
-        return np.arange(available)
-    if test_size > available:
+    check_test_size(available, test_size=test_size)
+    return np.arange(available) if test_size is None else order(available)[:test_size]
+
+
+def check_test_size(available: int, *, test_size: int | None, kind: str = "test") -> None:
+    """Raises UserError if more images of a kind are asked for than there are."""
+    if test_size is not None and test_size > available:
         raise UserError(
-            f"dataset.test_size={test_size}: only {available} test images are available; "
+            f"dataset.test_size={test_size}: only {available} {kind} images are available; "
             f"choose at most {available}, or None for all"
         )
-    return order(available)[:test_size]

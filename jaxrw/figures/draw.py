@@ -38,6 +38,7 @@ def draw_again(workdir: pathlib.Path) -> None:
         raise UserError(
             f"{workdir} has no data of figures; evaluate the run with evaluation.figure_examples above 0"
         ) from error
+    facts["settings"] = settings.earlier("evaluation") | facts["settings"]
     facts["images"] = f"{config['dataset']['test_split']} images"
     best, shown = results["checkpoints"].get("best"), results["checkpoints"][facts["name"]]
     autoattack = shown["accuracy"][AUTOATTACK]

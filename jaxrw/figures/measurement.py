@@ -136,7 +136,7 @@ def _create_attack(
     def run(eps: float) -> tuple[np.ndarray, np.ndarray]:
         # The step size shrinks with the radius, so that the whole curve is of one attack.
         step_size = settings["step_size"] * eps / settings["eps"] if eps else 0.0
-        radii = {"norm": settings.get("norm", "linf"), "eps": eps, "step_size": step_size}
+        radii = {"norm": settings["norm"], "eps": eps, "step_size": step_size}
         logits, pixels = [], []
         for start in range(0, size, batch_size):
             index = np.minimum(np.arange(start, start + batch_size), size - 1)  # one shape, one program

@@ -15,7 +15,7 @@ def draw_examples(facts: Facts, arrays: Arrays) -> Figure:
     """Draws clean images, their adversarial images, and the perturbation magnified, each with its prediction."""
     clean, adversarial = arrays["images"] / np.float32(255), arrays["adversarial_images"]
     eps, chosen = facts["settings"]["eps"] or 1 / 255, arrays["chosen"]
-    norm = norms.get(facts["settings"].get("norm", "linf"))
+    norm = norms.get(facts["settings"]["norm"])
     # From -eps..eps to 0..1: grey is no change. In another norm, from the largest change of a pixel.
     largest = eps if norm.name == "linf" else float(np.abs(adversarial - clean).max()) or 1 / 255
     perturbations = 0.5 + (adversarial - clean) / (2 * largest)
@@ -61,7 +61,7 @@ def draw_curve(facts: Facts, autoattack: float | None, *, chance: float | None) 
     if not facts["curve"]:
         return None
     eps, accuracy = np.array(sorted(facts["curve"])).T
-    norm = norms.get(facts["settings"].get("norm", "linf"))
+    norm = norms.get(facts["settings"]["norm"])
     low, high = wilson(accuracy / 100, facts["num_examples"])
     figure, axis = style.create_figure(3.3)
     unit, words = (

@@ -65,11 +65,8 @@ def copy_aside(path: pathlib.Path, directory: pathlib.Path) -> pathlib.Path:
 def _free_path(name: str, directory: pathlib.Path) -> pathlib.Path:
     """Returns a path in `directory` that does not exist: `name`, or `name` with a number."""
     directory.mkdir(exist_ok=True)
-    path, number = directory / name, 1
-    while path.exists() or path.is_symlink():
-        number += 1
-        path = directory / f"{name}-{number}"
-    return path
+    path = directory / name
+    return files.numbered(path, first=2) if path.exists() or path.is_symlink() else path
 
 
 def _read_checksums(path: pathlib.Path) -> dict[str, str]:

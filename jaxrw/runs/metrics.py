@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxrw import settings
 from jaxrw.attacks import suite
 from jaxrw.runs.checks import is_count, is_number
 from jaxrw.runs.json_files import as_run_errors
@@ -136,7 +137,7 @@ def log_evaluation(
       evaluation: section of the config.
       writers: keys of `writers.WRITERS`.
     """
-    settings = {field: evaluation[field] for field in _SETTINGS}
+    wanted = {field: evaluation[field] for field in _SETTINGS}
     with contextlib.closing(MetricsLog(workdir, writers=writers)) as log:
         for name, checkpoint in checkpoints.items():
             place = {"checkpoint": name, "epoch": checkpoint["epoch"], "step": checkpoint["step"]}
@@ -144,16 +145,15 @@ def log_evaluation(
             new = {
                 attack: value
                 for attack, value in checkpoint["accuracy"].items()
-                if value is not None and not any(_is_logged(attack, value, settings, line) for line in logged)
+                if value is not None and not any(_is_logged(attack, value, wanted, line) for line in logged)
             }
             if new:
-                log.write("evaluation", **place, **settings, **new)
+                log.write("evaluation", **place, **wanted, **new)
 
 
-def _is_logged(attack: str, value: float, settings: Mapping[str, Any], line: Line) -> bool:
+def _is_logged(attack: str, value: float, wanted: Mapping[str, Any], line: Line) -> bool:
     """Whether a line holds an accuracy that was measured with the same settings."""
-    # Lines of earlier versions lack them.
-    line = {"norm": "linf", "version": "standard", "surrogate": "none"} | line
+    line = settings.earlier("evaluation") | line
     return line.get(attack) == value and all(
-        line.get(field) == settings[field] for field in suite.ATTACKS[attack].settings
+        line.get(field) == wanted[field] for field in suite.ATTACKS[attack].settings
     )

@@ -1,6 +1,10 @@
-"""Atomic writes: readers, even after a kill at any moment, find the old file or the new one, never a part."""
+"""Atomic writes and free names.
+
+Readers, even after a kill at any moment, find the old file or the new one, never a part.
+"""
 
 import contextlib
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -30,6 +34,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
         raise
+
+
+def numbered(path: pathlib.Path, *, first: int) -> pathlib.Path:
+    """Returns `path` with the first number from `first` on that no file has: results-2.json of results.json."""
+    paths = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(first))
+    return next(path for path in paths if not (path.exists() or path.is_symlink()))
 
 
 def scratch_name(name: str) -> str:

@@ -167,8 +167,7 @@ def test_there_must_be_as_many_validation_images_as_are_tested_on():
     assert none == "dataset.test_split='validation': there are no validation images"
     many = message_of(data.load, "digits", validation_size=30, test_split="validation", test_size=31)
     assert many == (
-        "dataset.test_size=31: only 30 validation images are there for dataset.test_split='validation'; "
-        "choose at most 30, or None for all"
+        "dataset.test_size=31: only 30 validation images are available; choose at most 30, or None for all"
     )
 
 

@@ -232,7 +232,7 @@ def test_wilsons_interval():
 )
 def test_the_axis_of_the_curve_is_in_the_unit_of_the_runs_eps(eps, label, last):
     facts = {"name": "last", "num_examples": 30, "num_steps": 20, "class_names": list("abc")}
-    facts |= {"settings": {"eps": eps}, "curve": [[0.0, 90.0], [eps, 50.0], [2 * eps, 10.0]]}
+    facts |= {"settings": {"norm": "linf", "eps": eps}, "curve": [[0.0, 90.0], [eps, 50.0], [2 * eps, 10.0]]}
     facts["images"] = "test images"
     (axis,) = robustness.draw_curve(facts, 40.0, chance=55.0).axes
     (chance,) = [line for line in axis.lines if line.get_label() == "always one class"]
@@ -268,7 +268,7 @@ def test_the_examples_say_how_they_were_chosen(clean, adversarial, words):
     pixels = np.zeros((len(chosen), 8, 8, 1))
     arrays = {"clean": clean, "adversarial": adversarial, "labels": labels, "chosen": chosen}
     arrays |= {"images": pixels, "adversarial_images": pixels}
-    facts = {"settings": {"eps": 0.1}, "num_steps": 20, "class_names": list("abc"), "images": "test images"}
+    facts = {"settings": {"norm": "linf", "eps": 0.1}, "num_steps": 20, "class_names": list("abc"), "images": "test images"}
     title = robustness.draw_examples(facts, arrays).get_suptitle()
     assert words in title.splitlines()[1]
 

@@ -1,202 +1,20 @@
-"""The values that each field of a config may have, and configs as flat dicts."""
+"""Checks of a config, by itself and against its data set; each failure is a UserError of one line."""
 
 import difflib
-import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxrw import methods, networks
+from jaxrw import methods
 from jaxrw.attacks import norms, suite
-from jaxrw.attacks.pgd import KL, STARTS
-from jaxrw.data import TEST_SPLITS, Dataset
+from jaxrw.attacks.pgd import KL
+from jaxrw.data import Dataset
+from jaxrw.settings.fields import CHOICES, FREE, LENGTH, RANGES
+from jaxrw.settings.flat import flatten
 from jaxrw.system.errors import UserError, one_line
-
-# Prefixes of fields that do not change a number of a run.
-WITHOUT_EFFECT = (
-    "dataset.data_dir",
-    "evaluation.attacks",
-    "evaluation.batch_size",
-    "evaluation.figure_",
-    "evaluation.save_adversarial",
-    "checkpoint.",
-    "writers",
-)
-
-# What a run did whose config was written before a field existed.
-_EARLIER: dict[str, Any] = {
-    "writers": ["tensorboard"],
-    "dataset.validation_share": None,
-    "dataset.test_split": "test",
-    "model.activation": None,
-    "model.shortcut": None,
-    "model.last_norm": None,
-    "method.constant": 1.0,
-    "method.temperature": 1.0,
-    "method.normalize": None,
-    "attack.norm": "linf",
-    "evaluation.norm": "linf",
-    "evaluation.version": "standard",
-    "evaluation.surrogate": "none",
-    "evaluation.corruptions_dir": None,
-    "objective.name": "standard",
-    "objective.lam": 6.0,
-    "objective.smoothing": 0.0,
-    "objective.clean_statistics": True,
-    "awp.gamma": None,
-    "awp.start_epoch": 0,
-    "average.name": "none",
-    "average.decay": 0.995,
-    "average.start_epoch": 0,
-    "extra.path": None,
-    "extra.share": 0.7,
-    "optim.schedule": "milestones",
-    "optim.rise_epochs": 0.0,
-    "optim.peak": 0.025,
-    "optim.nesterov": False,
-    "optim.decay_all": True,
-    "optim.clip_norm": None,
-}
-
-# Fields that have neither a range nor choices.
-_FREE = (
-    "checkpoint.keep_warmup",
-    "dataset.data_dir",
-    "dataset.flip",
-    "dataset.name",
-    "dataset.test_size",
-    "dataset.train_size",
-    "dataset.validation_size",
-    "evaluation.attacks",
-    "evaluation.corruptions_dir",
-    "evaluation.save_adversarial",
-    "extra.path",
-    "method.grad_through_weights",
-    "method.normalize",
-    "method.similarity",
-    "model.activation",
-    "model.depth",
-    "model.last_norm",
-    "model.mean",
-    "model.shortcut",
-    "model.std",
-    "model.width",
-    "objective.clean_statistics",
-    "optim.decay_all",
-    "optim.nesterov",
-    "writers",
-)
-
-SCHEDULES = ("milestones", "cosine", "one_cycle")
-AVERAGES = ("none", "ema", "swa")
-
-# Fields that hold a name, and the names they choose from.
-CHOICES: dict[str, Collection[str]] = {
-    "dataset.test_split": TEST_SPLITS,
-    "model.name": networks.ARCHITECTURES,
-    "model.dtype": networks.DTYPES,
-    "method.name": methods.METHODS,
-    "attack.start": STARTS,
-    "objective.name": methods.OBJECTIVES,
-    "average.name": AVERAGES,
-    "optim.schedule": SCHEDULES,
-    "attack.norm": norms.NORMS,
-    "evaluation.norm": norms.NORMS,
-    "evaluation.version": suite.VERSIONS,
-    "evaluation.surrogate": suite.SURROGATES,
-}
-
-
-class _Range(NamedTuple):
-    """The values that a field may have; a float must be finite too."""
-
-    contains: Callable[[Any], bool]
-    requirement: str
-
-
-def _at_least(minimum: int, note: str = "") -> _Range:
-    return _Range(lambda value: value >= minimum, f"must be at least {minimum}{note}")
-
-
-def _distance(example: str) -> _Range:
-    return _Range(lambda value: 0 <= value < 1, f"must be in [0, 1), in pixel units of [0, 1]: {example}")
-
-
-# Radii and step sizes in the L-infinity norm, whose box has side 1; others may be longer.
-_EPS = _distance("8/255 is 0.03137")
-_STEP_SIZE = _distance("2/255 is 0.00784")
-_LENGTH = _Range(
-    lambda value: value >= 0, "must be at least 0, in pixel units of [0, 1]: 0.5 is usual for l2"
-)
-_FINITE = _Range(lambda value: True, "must be a finite number")
-_POSITIVE = _Range(lambda value: value > 0, "must be positive")
-
-_RANGES = {
-    "seed": _Range(lambda value: 0 <= value < 2**32, "must be in 0..2^32 - 1"),
-    "dataset.validation_share": _Range(
-        lambda value: value is None or 0 < value < 1,
-        "must be in (0, 1), or None for dataset.validation_size images",
-    ),
-    "dataset.downscale": _at_least(1, " (1: images as they are)"),
-    "dataset.pad": _at_least(0, " pixels"),
-    "method.warmup_epochs": _at_least(0),
-    "method.tau": _at_least(2, " (Eq. 10)"),
-    "method.beta": _FINITE,
-    "method.alpha": _FINITE,
-    "method.lam": _FINITE,
-    "method.gamma": _POSITIVE,
-    "method.multiplier": _POSITIVE,
-    "method.constant": _POSITIVE,
-    "method.temperature": _POSITIVE,
-    "objective.lam": _at_least(0),
-    "objective.smoothing": _Range(lambda value: 0 <= value < 1, "must be in [0, 1)"),
-    "awp.gamma": _Range(
-        lambda value: value is None or value > 0, "must be positive, as 0.01, or None to train without AWP"
-    ),
-    "awp.start_epoch": _at_least(0),
-    "average.decay": _Range(lambda value: 0 <= value < 1, "must be in [0, 1)"),
-    "average.start_epoch": _at_least(0),
-    "extra.share": _Range(
-        lambda value: 0 < value < 1, "must be in (0, 1): a share of every batch, the rest are training images"
-    ),
-    "attack.eps": _EPS,
-    "attack.step_size": _STEP_SIZE,
-    "attack.num_steps": _at_least(0, " (0 trains on clean images)"),
-    "optim.num_epochs": _Range(
-        lambda value: 1 <= value <= 1_000_000, "must be at least 1, at most 1,000,000"
-    ),
-    "optim.batch_size": _at_least(1),
-    "optim.learning_rate": _POSITIVE,
-    "optim.rise_epochs": _at_least(0),
-    "optim.peak": _Range(lambda value: 0 < value < 1, "must be in (0, 1): a share of all steps"),
-    "optim.clip_norm": _Range(
-        lambda value: value is None or value > 0, "must be positive, or None for no clipping"
-    ),
-    "optim.momentum": _Range(lambda value: 0 <= value < 1, "must be in [0, 1)"),
-    "optim.weight_decay": _at_least(0),
-    "optim.decay": _Range(lambda value: 0 < value <= 1, "must be in (0, 1]"),
-    "optim.milestones": _Range(
-        lambda epochs: all(isinstance(e, int) and e > 0 for e in epochs) and len({*epochs}) == len(epochs),
-        "must be different epochs, each at least 1, as in (75, 90, 100)",
-    ),
-    "evaluation.eps": _EPS,
-    "evaluation.step_size": _STEP_SIZE,
-    "evaluation.batch_size": _at_least(1),
-    "evaluation.selection_steps": _at_least(1),
-    "evaluation.figure_examples": _at_least(0, " (0: no figures)"),
-    "evaluation.figure_eps": _Range(
-        lambda radii: all(isinstance(r, int | float) and math.isfinite(r) and r >= 0 for r in radii),
-        "must be multiples of evaluation.eps, 0 or more, as in (0, 0.5, 1, 2)",
-    ),
-    "checkpoint.every_epochs": _at_least(1),
-    "checkpoint.every_steps": _Range(
-        lambda value: value is None or value >= 1, "must be at least 1, or None for epochs only"
-    ),
-}
 
 
 def check(config: ConfigDict, *, num_devices: int) -> None:
@@ -210,7 +28,7 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
       UserError: a field is missing, or no run could use its value; for the first such field.
     """
     fields = flatten(config.to_dict())
-    for field in (*CHOICES, *_RANGES, *_FREE):
+    for field in (*CHOICES, *RANGES, *FREE):
         if field not in fields:
             raise UserError(
                 f"{field} is missing from the config; begin with configs/base.py, which has every field, and give "
@@ -227,11 +45,11 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
     for name in config.evaluation.attacks:
         _check_choice("evaluation.attacks", name, suite.ATTACKS)
     _check_corruptions(config)
-    for field, (contains, requirement) in _RANGES.items():
+    for field, (contains, requirement) in RANGES.items():
         value = fields[field]
         section = field.partition(".")[0]
         if field.endswith((".eps", ".step_size")) and fields[f"{section}.norm"] != "linf":
-            contains, requirement = _LENGTH
+            contains, requirement = LENGTH
         is_finite = not isinstance(value, float) or math.isfinite(value)
         if not (is_finite and contains(value)):
             raise UserError(f"{field} is {value}; {requirement}")
@@ -384,57 +202,6 @@ def _check_weight(config: ConfigDict, num_classes: int) -> None:
             f"method.name is {method.name!r}; its weight is {weight.dtype}{list(weight.shape)}; must be one float for "
             f"logits [{num_classes}], a label and kappa"
         )
-
-
-def as_json(config: ConfigDict) -> dict[str, Any]:
-    """Returns a config as the nested dicts and lists that config.json holds, with the code of a method of one's own."""
-    content: dict[str, Any] = json.loads(config.to_json())
-    method = methods.METHODS.get(content.get("method", {}).get("name"))
-    if method is not None and method.source is not None:
-        own = {"title": method.title, "constants": list(method.constants), "source": method.source}
-        content["method"] |= own
-    return content
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested dicts as one dict with dotted names, such as `optim.batch_size`."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a flat config of a run with the fields that did not exist yet when it was written."""
-    return _EARLIER | dict(flat)
-
-
-def add_fields(config: ConfigDict | dict[str, Any]) -> None:
-    """Adds to a nested config the fields that did not exist yet when it was written."""
-    for field, value in _EARLIER.items():
-        section, _, name = field.rpartition(".")
-        if section and section not in config:
-            config[section] = {}
-        owner = config[section] if section else config
-        if name not in owner:
-            owner[name] = value
-
-
-def with_effect(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a flat config that the numbers of its run depend on."""
-    return {name: value for name, value in flat.items() if not name.startswith(WITHOUT_EFFECT)}
-
-
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Describes each field in which two flat configs differ; empty if they are the same."""
-    return [
-        f"{field} is {found.get(field)!r} there and {wanted.get(field)!r} here"
-        for field in sorted(found.keys() | wanted.keys())
-        if found.get(field) != wanted.get(field)
-    ]
 
 
 def _check_choice(field: str, value: object, choices: Collection[str]) -> None:
