@@ -17,6 +17,7 @@ from jaxrw.training import accuracy, histograms, step
 from jaxrw.training.experiment import create_experiment
 
 SETTINGS = {
+    "norm": "linf",
     "eps": 0.1,
     "step_size": 0.025,
     "batch_size": 16,
