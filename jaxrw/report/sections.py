@@ -278,8 +278,8 @@ def _format_p(value: float | None) -> str:
 
 
 def _describe_comparisons(setting: Setting, comparisons: Sequence[Comparison], *, are_claims: bool) -> str:
-    tested = [c for c in comparisons if c.corrected is not None]
-    number = len(tested) if are_claims else len(comparisons)
+    tested, number = [c for c in comparisons if c.corrected is not None], len(comparisons)
+    seeds = sorted({seed for c in comparisons for seed in c.difference.by_seed})
     verdicts = (
         'A claim of the paper is "seen" if p is below 0.05 and the difference has the paper\'s sign, "refuted at this '
         'scale" if p is below 0.05 and it has the other sign, and "not decided" otherwise.'
@@ -289,11 +289,12 @@ def _describe_comparisons(setting: Setting, comparisons: Sequence[Comparison], *
     sentences = [
         "Differences in percentage points, seed by seed; ± is half the width of their 95 % confidence interval by "
         f"Student's t, from {MIN_SEEDS} seeds on, and never less than one image.",
-        f"p is corrected by Holm's method for the {number} comparison{'' if number == 1 else 's'} of this table"
-        + (" that have one" if are_claims else "")
-        + "; the interval is not corrected.",
+        f"p is corrected by Holm's method for the {number} comparison{'' if number == 1 else 's'} of this table; "
+        "the interval is not corrected.",
         verdicts,
     ]
+    if seeds and seeds != sorted(setting.seeds):
+        sentences.append(f"Of {describe_seeds(seeds)} alone.")
     if any(c.difference.over_images for c in tested):
         sentences.append(
             "An interval over seeds and images also covers which test images were taken, by an analysis of variance; "

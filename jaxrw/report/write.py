@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 
 from jaxrw.report.document import Document
-from jaxrw.report.evidence.collect import collect
+from jaxrw.report.evidence.collect import Problem, collect
 from jaxrw.report.evidence.groups import group_runs
 from jaxrw.report.evidence.questions import read_questions
 from jaxrw.report.evidence.tables import create_tables
@@ -59,6 +59,11 @@ def run(
     with _as_run_errors(directory):
         pictures = draw_fronts([setting for setting, _ in settings], directory)
     comparisons = [compare_all(setting, tables, questions) for setting, tables in settings]
+    problems += [
+        Problem(title, "no table, since no runs with one setting have both rows of one of its comparisons")
+        for title in questions
+        if not any(compared[title] for compared in comparisons)
+    ]
     document = Document(
         title=f"Results of {workdir.resolve().name}",
         notes=_read_notes(workdir / _NOTES),

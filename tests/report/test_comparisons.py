@@ -248,8 +248,26 @@ def test_each_file_of_questions_is_a_family_of_its_own(flagged):
 def test_questions_about_other_runs_have_no_table(flagged):
     root, _ = flagged
     (root / "comparisons.json").write_text('[{"rows": ["TRADES, lam 6", "Standard"]}]')
-    report.run(root)
-    assert "What was asked" not in (root / "report" / "report.md").read_text()
+    assert "What was asked: no table, since no runs with one setting have both rows" in report.run(root)
+    assert "### What was asked" not in (root / "report" / "report.md").read_text()
+
+
+def test_questions_may_be_about_some_seeds_alone(flagged):
+    root, flags = flagged
+    question = {"rows": ["MAIL", "Standard"], "attacks": ["aa"]}
+    (root / "comparisons.json").write_text(json.dumps([question | {"seeds": [1, 2, 3, 7]}, question]))
+    rows, caption = table_of(root, "What was asked")
+    assert [row[3] for row in rows] == ["3", "4"]
+    differences = 100 * np.array(
+        [1.0 * flags["mail", s]["last"]["aa"] - flags["standard", s]["last"]["aa"] for s in (1, 2, 3)]
+    )
+    error, degrees = by_hand(differences.tolist())
+    student = statistics.stdev(differences.mean(1)) / math.sqrt(3)
+    half = max(scipy.stats.t.ppf(0.975, degrees) * error, scipy.stats.t.ppf(0.975, 2) * student)
+    assert rows[0][2] == f"{differences.mean():+.2f} ± {half:.2f}"
+    assert "alone" not in caption
+    (root / "comparisons.json").write_text(json.dumps([question | {"seeds": [1, 2, 3, 7]}]))
+    assert "Of seeds 1, 2, 3 alone." in table_of(root, "What was asked")[1]
 
 
 @pytest.mark.parametrize(
@@ -257,8 +275,9 @@ def test_questions_about_other_runs_have_no_table(flagged):
     [
         ("{", "cannot be read"),
         ("{}", "must be a list of objects"),
-        ('[{"row": ["a", "b"]}]', "must be an object with rows, and of rows, checkpoints, attacks"),
-        ('[{"rows": "ab"}]', "each field must be a list of texts"),
+        ('[{"row": ["a", "b"]}]', "must be an object with rows, and of rows, checkpoints, attacks, seeds"),
+        ('[{"rows": "ab"}]', "rows must be a list of texts"),
+        ('[{"rows": ["a", "b"], "seeds": [true]}]', "seeds must be a list of integers"),
         ('[{"rows": ["a"]}]', "must have two rows and two checkpoints"),
         ('[{"rows": ["a", "b"], "checkpoints": ["last", "first"]}]', "'first'; choose of last, best"),
         ('[{"rows": ["a", "b"], "attacks": ["pgd"]}]', "'pgd'; choose of clean, fgsm"),

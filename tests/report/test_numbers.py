@@ -224,7 +224,7 @@ def check_comparisons(page, title):
     rows = page.tables[title]
     found = [recomputed(page, row) for row in rows]
     p_values = sorted((p, i) for i, (_, _, p, _) in enumerate(found) if p is not None)
-    family = len(rows) if title.startswith("What was asked") else len(p_values)
+    family = len(rows)
     corrected, so_far = {}, 0.0
     for rank, (p, place) in enumerate(p_values):
         so_far = max(so_far, min((family - rank) * p, 1.0))

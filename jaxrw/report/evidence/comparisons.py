@@ -1,4 +1,4 @@
-"""Differences between two rows of tables, over seeds and images, corrected for how many are told."""
+"""Differences between two rows of tables, over seeds and images, corrected for their number."""
 
 import dataclasses
 import math
@@ -85,7 +85,7 @@ def compare(first: Accuracy, second: Accuracy, *, num_examples: int) -> Differen
 
     With which images are correct, for every seed that both have, the interval and the p-value are over seeds and
     images, see `over_seeds_and_images`. They are never narrower and smaller than those over the seeds alone, which are
-    Student's: so knowing the images makes no difference easier to find.
+    Student's: so knowing the images makes no difference easier to find, and losing those of one run may.
 
     Args:
       first: minuend.
@@ -150,17 +150,13 @@ def over_seeds_and_images(differences: np.ndarray) -> tuple[float, float]:
     return math.sqrt(total / differences.size), max(total**2 / parts, float(size[0] - 1))
 
 
-def correct_for_number(comparisons: Sequence[Comparison], number: int | None = None) -> list[Comparison]:
-    """Returns the comparisons with their p-values after Holm's correction.
+def correct_for_number(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Returns the comparisons of one table with their p-values after Holm's correction for all of them.
 
-    Args:
-      comparisons: told together.
-      number: of comparisons that were to be made, at least those with a p-value; None: these.
+    Those without a p-value count too, so that an attack that is left out makes no other difference easier to find.
     """
     known = {i: p for i, c in enumerate(comparisons) if (p := c.difference.p_value) is not None}
-    corrected = dict(
-        zip(known, holm(list(known.values()), len(known) if number is None else number), strict=True)
-    )
+    corrected = dict(zip(known, holm(list(known.values()), len(comparisons)), strict=True))
     return [dataclasses.replace(c, corrected=corrected.get(i)) for i, c in enumerate(comparisons)]
 
 

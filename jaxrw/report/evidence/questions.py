@@ -3,7 +3,8 @@
     [{"rows": ["MAIL", "Standard"], "checkpoints": ["last", "best"], "attacks": ["pgd100", "aa"]}]
 
 Rows are labels of the table of all runs, the first minus the second. Without them, checkpoints are last and attacks are
-PGD-100 and AutoAttack. Each file is a family of its own: a table, corrected for the number of its own comparisons.
+PGD-100 and AutoAttack. "seeds": [3, 4] compares those alone; without it, all count. Each file is a family of its own: a
+table, corrected for the number of its own comparisons.
 """
 
 import dataclasses
@@ -31,11 +32,13 @@ class Question:
       rows: their labels, minuend first.
       checkpoints: of each row.
       attacks: columns.
+      seeds: those that count; None: all that both rows have.
     """
 
     rows: tuple[str, str]
     checkpoints: tuple[str, str] = ("last", "last")
     attacks: tuple[str, ...] = ("pgd100", "aa")
+    seeds: tuple[int, ...] | None = None
 
     @property
     def words(self) -> str:
@@ -75,8 +78,11 @@ def _read_question(path: pathlib.Path, entry: Any) -> Question:
     names = [field.name for field in dataclasses.fields(Question)]
     if not (isinstance(entry, dict) and "rows" in entry and set(entry) <= set(names)):
         raise UserError(f"{path} has {entry!r:.60}; must be an object with rows, and of {', '.join(names)}")
-    if not all(isinstance(v, list) and all(isinstance(w, str) for w in v) for v in entry.values()):
-        raise UserError(f"{path} has {entry!r:.60}; each field must be a list of texts")
+    types = dict.fromkeys(names, str) | {"seeds": int}
+    for name, values in entry.items():
+        if not (isinstance(values, list) and all(type(value) is types[name] for value in values)):
+            words = "integers" if name == "seeds" else "texts"
+            raise UserError(f"{path} has {entry!r:.60}; {name} must be a list of {words}")
     question = Question(**{name: tuple(value) for name, value in entry.items()})
     if len(question.rows) != 2 or len(question.checkpoints) != 2:
         raise UserError(f"{path} has {entry!r:.60}; must have two rows and two checkpoints")
@@ -96,10 +102,10 @@ def answer(setting: Setting, questions: Sequence[Question]) -> list[Comparison]:
     for question in questions:
         for attack in question.attacks:
             cells = [
-                Accuracy.of(groups.get(row), checkpoint, attack)
+                Accuracy.of(groups.get(row), checkpoint, attack).of_seeds(question.seeds)
                 for row, checkpoint in zip(question.rows, question.checkpoints, strict=True)
             ]
             difference = compare(*cells, num_examples=setting.num_examples)
             was_run = all(cell.values for cell in cells)
             found.append(Comparison(question.words, attack, difference, was_run))
-    return correct_for_number(found, len(found))
+    return correct_for_number(found)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.methods import METHODS
@@ -40,6 +40,16 @@ class Accuracy:
         if group is None:
             return cls(attack, {}, published)
         return cls(attack, group.accuracies(checkpoint, attack), published, group.correct(checkpoint, attack))
+
+    def of_seeds(self, seeds: Collection[int] | None) -> "Accuracy":
+        """Returns the accuracy of these seeds alone; None: of all."""
+        if seeds is None:
+            return self
+        values, correct = (
+            {seed: value for seed, value in by_seed.items() if seed in seeds}
+            for by_seed in (self.values, self.correct)
+        )
+        return dataclasses.replace(self, values=values, correct=correct)
 
     @property
     def mean(self) -> float | None:
