@@ -350,7 +350,15 @@ def _training_table(setting: Setting, workdir: pathlib.Path) -> Table:
         title="How the training went",
         columns=[
             Column(title)
-            for title in ("warm-up's end", "end", "mean weight", "light weights, %", "minutes", "runs")
+            for title in (
+                "warm-up's end",
+                "end",
+                "mean weight",
+                "weighted loss",
+                "light weights, %",
+                "minutes",
+                "runs",
+            )
         ],
         rows=[
             _text_row(
@@ -358,6 +366,7 @@ def _training_table(setting: Setting, workdir: pathlib.Path) -> Table:
                 _format_number(means.warmup_accuracy, ".1f"),
                 _format_number(means.accuracy, ".1f"),
                 _format_number(means.weight, ".3f"),
+                _format_number(means.loss, ".3f"),
                 _format_number(means.light, ".1f"),
                 _format_number(means.minutes, ".1f"),
                 str(number),
@@ -367,7 +376,8 @@ def _training_table(setting: Setting, workdir: pathlib.Path) -> Table:
         caption=(
             "Accuracy on the training images under the training attack, in percent, in the last epoch of the warm-up "
             f"and in the last of all; mean weight and share of the weights below {LIGHT} in the epochs after the "
-            "warm-up; minutes of training, the warm-up included. Means over the runs."
+            "warm-up; weighted loss after the warm-up, its mean over these epochs by their learning rate: how much "
+            "they still change; minutes of training, the warm-up included. Means over the runs."
         ),
     )
 

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # many tables of comparisons.
 PAGES = {
     "RESULTS.md": ("results/mini_c10", 14, 8, 2),
-    "results/controls/README.md": ("results/controls", 6, 3, 3),
+    "results/controls/README.md": ("results/controls", 6, 3, 4),
     "results/own/README.md": ("results/own", 4, 0, 0),
 }
 ATTACKS = {
@@ -55,20 +55,25 @@ class Page:
     """A page as a reader has it, and the runs as JSON has them.
 
     Attributes:
+      directory: of the runs.
       text: of the page.
       tables: see `read_tables`.
       runs: checkpoints by the name of a run without its seed, and by seed.
+      epochs: the lines of metrics.jsonl for each epoch of training, likewise.
       least_runs, least_rows, num_comparisons: see `PAGES`.
     """
 
     def __init__(self, path):
-        directory, self.least_runs, self.least_rows, self.num_comparisons = PAGES[path]
+        self.directory, self.least_runs, self.least_rows, self.num_comparisons = PAGES[path]
         self.text = (ROOT / path).read_text()
         self.tables = read_tables(self.text.replace("\\_", "_"))
-        self.runs = {}
-        for file in sorted((ROOT / directory).rglob("results.json")):
+        self.runs, self.epochs = {}, {}
+        for file in sorted((ROOT / self.directory).rglob("results.json")):
             name, seed = file.parent.name.rsplit("-", 1)
             self.runs.setdefault(name, {})[int(seed)] = json.loads(file.read_text())["checkpoints"]
+            lines = map(json.loads, (file.parent / "metrics.jsonl").read_text().splitlines())
+            epochs = [line for line in lines if line["kind"] == "train"]
+            self.epochs.setdefault(name, {})[int(seed)] = epochs
 
 
 @pytest.fixture(scope="module", params=PAGES)
@@ -175,14 +180,15 @@ def flags(page, name, checkpoint, attack, seed):
     return np.array([float(bit) for bit in bits[: found["num_examples"]]])
 
 
-def recomputed(page, row):
-    """Mean, half interval, p-value and number of seeds of a comparison; None for what fewer than three seeds lack."""
+def recomputed(page, row, chosen):
+    """Mean, half interval, p-value, number of seeds of a comparison; None for what fewer than three seeds lack."""
     (first, one), (second, other) = rows_of(row[""], row.get("table"))
     attack, names = ATTACKS[row["attack"]], names_of_rows(page, "last")
     if first not in names or second not in names:
         return None, None, None, 0
     values = accuracies(page, names[first], one, attack), accuracies(page, names[second], other, attack)
     seeds = sorted(values[0].keys() & values[1].keys())
+    seeds = [seed for seed in seeds if chosen is None or seed in chosen]
     differences = [values[0][seed] - values[1][seed] for seed in seeds]
     mean, number = (statistics.fmean(differences) if seeds else None), len(seeds)
     if number < 3:
@@ -219,10 +225,20 @@ def test_differences_intervals_and_holms_correction(page):
         check_comparisons(page, title)
 
 
+def chosen_seeds(page, title):
+    """The seeds that each row of a table may compare, None for all, as its file asks for."""
+    if not title.startswith("What was asked"):
+        return [None] * len(page.tables[title])
+    name = title.partition(": ")[2]
+    path = ROOT / page.directory / f"comparisons{'-' if name else ''}{name}.json"
+    asked = json.loads(path.read_text())
+    return [question.get("seeds") for question in asked for _ in question.get("attacks", "12")]
+
+
 def check_comparisons(page, title):
     """A table of comparisons, each corrected for the number of that table."""
     rows = page.tables[title]
-    found = [recomputed(page, row) for row in rows]
+    found = [recomputed(page, row, seeds) for row, seeds in zip(rows, chosen_seeds(page, title), strict=True)]
     p_values = sorted((p, i) for i, (_, _, p, _) in enumerate(found) if p is not None)
     family = len(rows)
     corrected, so_far = {}, 0.0
@@ -261,3 +277,26 @@ def test_best_beside_last(page):
             title, checkpoint = column.rsplit(", ", 1)
             values = list(accuracies(page, name, checkpoint, ATTACKS[title]).values())
             assert parsed(cell) == as_cell(values), (row[""], column)
+
+
+def test_how_the_training_went(page):
+    """The warm-up of these runs has 37 epochs."""
+    rows = page.tables["How the training went"]
+    assert len(rows) == len(page.runs)
+    for row in rows:
+        runs = page.epochs[names_of_rows(page, "last")[row[""]]].values()
+        assert row["runs"] == str(len(runs))
+        after = [epochs[37:] for epochs in runs]
+        rates = [np.array([epoch["learning_rate"] for epoch in epochs]) for epochs in after]
+        losses = [np.array([epoch["loss"] for epoch in epochs]) for epochs in after]
+        means = {
+            "warm-up's end": [epochs[36]["accuracy"] for epochs in runs],
+            "end": [epochs[-1]["accuracy"] for epochs in runs],
+            "mean weight": [np.mean([epoch["mean_weight"] for epoch in epochs]) for epochs in after],
+            "weighted loss": [rate @ loss / rate.sum() for rate, loss in zip(rates, losses, strict=True)],
+            "light weights, %": [100 * np.mean([e["light_share"] for e in epochs]) for epochs in after],
+            "minutes": [sum(epoch["seconds"] for epoch in epochs) / 60 for epochs in runs],
+        }
+        for title, values in means.items():
+            digits = len(row[title].partition(".")[2])
+            assert float(row[title]) == pytest.approx(np.mean(values), abs=0.5001 * 10**-digits), (row, title)

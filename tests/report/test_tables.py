@@ -51,7 +51,7 @@ def test_networks_are_named_with_what_is_unusual(tmp_path):
 
 
 def test_how_the_runs_were_made(tmp_path):
-    """Training accuracy 40 and 60 at the warm-up's end, 80 and 90 at the end; weights 1, then 0.5 and 0.25."""
+    """Accuracy 40, 60 at the warm-up's end, 80, 90 at the end; weights 1, 0.5, 0.25; loss (0.4 3 + 0.2) / 4."""
     machine = {"processor": "Abacus", "cores": 2, "system": "Linux", "python": "3.11.0"}
     for seed, (warm, last) in enumerate(((40.0, 80.0), (60.0, 90.0))):
         content = put(tmp_path, f"mail-{seed}", seed=seed, last={"pgd100": 50.0}, method__warmup_epochs=2)
@@ -64,8 +64,10 @@ def test_how_the_runs_were_made(tmp_path):
         lines = [
             {"epoch": 0, "accuracy": 10.0, "mean_weight": 1.0, "light_share": 0.0},
             {"epoch": 1, "accuracy": warm, "mean_weight": 1.0, "light_share": 0.0},
-            {"epoch": 2, "accuracy": 70.0, "mean_weight": 0.5, "light_share": 0.5},
-            {"epoch": 3, "accuracy": last, "mean_weight": 0.25, "light_share": 0.7},
+            {"epoch": 2, "accuracy": 70.0, "mean_weight": 0.5, "light_share": 0.5}
+            | {"loss": 0.4, "learning_rate": 0.03},
+            {"epoch": 3, "accuracy": last, "mean_weight": 0.25, "light_share": 0.7}
+            | {"loss": 0.2, "learning_rate": 0.01},
         ]
         text = "".join(
             json.dumps({"kind": "train", "step": 1, "seconds": 90} | line) + "\n" for line in lines
@@ -75,7 +77,7 @@ def test_how_the_runs_were_made(tmp_path):
     (tmp_path / "notes.md").write_text("Two *seeds*.\n")
     report.run(tmp_path, markdown_path=tmp_path / "elsewhere" / "RESULTS.md")
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "| MAIL | 50.0 | 85.0 | 0.375 | 60.0 | 6.0 | 2 |" in text
+    assert "| MAIL | 50.0 | 85.0 | 0.375 | 0.350 | 60.0 | 6.0 | 2 |" in text
     assert "| Standard |" not in text.split("### How the training went")[1]
     assert "Seeds 0, 1. 2 runs: Abacus, 2 cores, Python 3.11.0, JAX 1.2. 1 run began with the warm-up" in text
     assert "Two *seeds*.\n\n3 runs." in text

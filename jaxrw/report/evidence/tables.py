@@ -45,10 +45,8 @@ class Accuracy:
         """Returns the accuracy of these seeds alone; None: of all."""
         if seeds is None:
             return self
-        values, correct = (
-            {seed: value for seed, value in by_seed.items() if seed in seeds}
-            for by_seed in (self.values, self.correct)
-        )
+        values = {seed: value for seed, value in self.values.items() if seed in seeds}
+        correct = {seed: flags for seed, flags in self.correct.items() if seed in seeds}
         return dataclasses.replace(self, values=values, correct=correct)
 
     @property

@@ -11,6 +11,7 @@ from jaxrw.report.evidence.collect import Run
 from jaxrw.report.evidence.groups import Setting
 from jaxrw.runs.checks import is_number
 from jaxrw.runs.results import Results
+from jaxrw.runs.writers import Line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class TrainingSummary:
       warmup_accuracy: training accuracy under attack in percent, in the last epoch of the warm-up.
       accuracy: the same in the last epoch.
       weight: mean weight in the epochs after the warm-up.
+      loss: weighted loss after the warm-up, the mean of its epochs by their learning rate: how much they still change.
       light: share of the weights below `step.LIGHT` in these epochs, in percent.
       minutes: duration of the training with its warm-up, even if that was trained by another run.
     """
@@ -28,6 +30,7 @@ class TrainingSummary:
     warmup_accuracy: float | None
     accuracy: float | None
     weight: float | None
+    loss: float | None
     light: float | None
     minutes: float | None
 
@@ -60,9 +63,19 @@ def _summarize_run(run: Run, workdir: pathlib.Path) -> TrainingSummary | None:
         warmup_accuracy=warmup[-1]["accuracy"] if warmup else None,
         accuracy=lines[-1]["accuracy"],
         weight=_mean(line["mean_weight"] for line in after),
+        loss=_mean_loss(after),
         light=_mean(100 * line["light_share"] for line in after),
         minutes=sum(line["seconds"] for line in lines) / 60,
     )
+
+
+def _mean_loss(lines: Iterable[Line]) -> float | None:
+    """Returns the mean loss of epochs by their learning rate; None if lines of an earlier version lack one of them."""
+    pairs = [(line.get("loss"), line.get("learning_rate")) for line in lines]
+    if not pairs or not all(is_number(value) for pair in pairs for value in pair):
+        return None
+    losses, rates = zip(*pairs, strict=True)
+    return statistics.fmean(losses, rates) if sum(rates) > 0 else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
