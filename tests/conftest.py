@@ -1,4 +1,4 @@
-"""Settings that every test shares."""
+"""Settings that every test shares, and two runs that several files share: trained once a session, if a test asks."""
 
 import gc
 import importlib.util
@@ -47,6 +47,33 @@ def forget_methods(monkeypatch):
     yield
     METHODS.clear()
     METHODS.update(before)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted. test_train.py evaluates it, which adds to its files: others only read them."""
+    from helpers import tiny  # Not before the kernels are chosen.
+
+    from jaxrw import train
+
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    train.run(tiny.config(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A run that has learned something, and its weights as PyTorch has them."""
+    from helpers.tiny import with_attacks  # Not before the kernels are chosen.
+
+    from jaxrw import export, train
+
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    config = with_attacks("clean")
+    train.run(config, workdir)
+    paths = export.run(config, workdir)
+    assert paths == [workdir / "last.safetensors", workdir / "best.safetensors"]
+    return config, workdir
 
 
 # PyTorch and Ray are extras; without them, these cannot be imported for their doctests.

@@ -1,6 +1,5 @@
 """Whole runs: their files, the choice of the best checkpoint, and resuming after a kill."""
 
-import dataclasses
 import functools
 import json
 import os
@@ -12,48 +11,18 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.trained import interrupted_at, last_state, lines
 
-from jaxrw import evaluate, export, runs, train
-from jaxrw.networks import torch_weights
+from jaxrw import evaluate, runs, train
 from jaxrw.runs import checkpoints
 from jaxrw.system.errors import RunError, Stopped, UserError
-from jaxrw.training import step
 from jaxrw.training.accuracy import Evaluator
 from jaxrw.training.experiment import Experiment, create_experiment
 
 ROOT = pathlib.Path(__file__).parent.parent
-
-# What depends on the clock alone.
-CLOCK = ("seconds", "images_per_second")
-
-
-def lines(workdir, *kinds):
-    """Lines of metrics.jsonl without what the clock decides."""
-    return [
-        {name: value for name, value in line.items() if name not in CLOCK}
-        for line in runs.read_metrics(workdir)
-        if not kinds or line["kind"] in kinds
-    ]
-
-
-def last_state(workdir):
-    """Leaves of the last checkpoint's state, as NumPy arrays, and the steps of the last and the best."""
-    template = create_experiment(tiny.config()).create_state()
-    with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
-        state = checkpoints.restore(manager, manager.latest_step(), template)
-        return jax.tree.map(np.asarray, jax.tree.leaves(state)), manager.latest_step(), manager.best_step()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run that nothing interrupted."""
-    workdir = tmp_path_factory.mktemp("runs") / "whole"
-    train.run(tiny.config(), workdir)
-    return workdir
 
 
 def test_files_of_a_run(whole):
@@ -137,86 +106,6 @@ def test_resuming_from_every_checkpoint_within_an_epoch(whole, tmp_path, monkeyp
     check_same(tmp_path / "run", whole)
 
 
-def test_a_run_with_averages_awp_and_extra_images_resumes_with_the_same_bits(tmp_path, monkeypatch):
-    """Stopped within the warm-up, within the averaging and at the end of an epoch; AWP and SWA begin on the way."""
-    images = np.random.RandomState(0).randint(0, 256, (20, 8, 8, 1), np.uint8)
-    np.savez(tmp_path / "extra.npz", image=images, label=np.arange(20) % 10)
-    config = tiny.config(
-        objective__name="trades",
-        awp__gamma=0.01,
-        awp__start_epoch=1,
-        average__name="swa",
-        average__start_epoch=1,
-        extra__path=str(tmp_path / "extra.npz"),
-        extra__share=0.25,
-        checkpoint__every_steps=1,
-    )
-    train.run(config, tmp_path / "whole")
-    monkeypatch.setattr(train, "create_step", interrupted_at(2, 8, 14))
-    stops = 0
-    while stops < 9:
-        try:
-            train.run(config, tmp_path / "run")
-            break
-        except KeyboardInterrupt:
-            stops += 1
-    assert stops == 3
-    states = [state_of(config, tmp_path / name) for name in ("whole", "run")]
-    jax.tree.map(np.testing.assert_array_equal, *states)
-    assert lines(tmp_path / "run") == lines(tmp_path / "whole")
-    average, live = states[0].average["params"], states[0].params
-    assert any(
-        np.abs(a - b).max() > 1e-4 for a, b in zip(*map(jax.tree.leaves, (average, live)), strict=True)
-    )
-
-
-def test_the_average_is_what_is_evaluated(tmp_path):
-    """Of a finished run: validation, evaluation and export use the average, with the model's own statistics (EMA)."""
-    config = tiny.config(average__name="ema", average__decay=0.9)
-    experiment = train.run(config, tmp_path)
-    state = state_of(config, tmp_path)
-    results = evaluate.run(config, tmp_path, checkpoint="last")
-
-    def clean(variables, split):
-        logits = experiment.model.apply(variables, split.images / np.float32(255), train=False)
-        return 100 * np.mean(np.argmax(logits, 1) == split.labels)
-
-    found = results["checkpoints"]["last"]["accuracy"]["clean"]
-    assert found == pytest.approx(clean(state.average, experiment.dataset.test))
-    validated = lines(tmp_path, "validation")[-1]["clean"]
-    assert validated == pytest.approx(clean(state.average, experiment.dataset.validation))
-    moved = zip(*map(jax.tree.leaves, (state.average["params"], state.params)), strict=True)
-    assert any(np.abs(a - b).max() > 1e-3 for a, b in moved)
-    (path,) = export.run(config, tmp_path, checkpoint="last")
-    weights = torch_weights.load(path, model=experiment.model, num_classes=10)
-    jax.tree.map(np.testing.assert_array_equal, weights["params"], state.average["params"])
-
-
-def interrupted_at(*numbers):
-    """In place of `create_step`: steps of which some raise, counted over all runs."""
-    create, taken = train.create_step, []
-
-    def fragile(config, experiment):
-        inner = create(config, experiment)
-
-        def step(*arguments):
-            taken.append(1)
-            if len(taken) in numbers:
-                raise KeyboardInterrupt
-            return inner(*arguments)
-
-        return step
-
-    return fragile
-
-
-def state_of(config, workdir):
-    """The last checkpoint's state as NumPy arrays."""
-    template = create_experiment(config).create_state()
-    with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
-        return jax.tree.map(np.asarray, checkpoints.restore(manager, manager.latest_step(), template))
-
-
 def test_asked_to_stop_it_saves_and_goes_on_the_same(whole, tmp_path, monkeypatch, capsys):
     """SIGTERM and Ctrl-C in steps 2, 4 (the end of an epoch) and 11, and once in a validation: the same run."""
     signals = {2: signal.SIGTERM, 4: signal.SIGINT, 11: signal.SIGTERM}
@@ -286,21 +175,6 @@ def test_killed_after_a_validation_that_had_once_been_stopped_it_validates_again
     monkeypatch.setattr(train.checkpoints, "save", save)
     train.run(tiny.config(), tmp_path / "run")
     check_same(tmp_path / "run", whole)
-
-
-def test_statistics_of_averaged_parameters_do_not_depend_on_those_before():
-    """So a renewal that is repeated after a stop has the same bits."""
-    config = tiny.config(average__name="swa")
-    experiment = create_experiment(config)
-    state = experiment.create_state()
-    renew = train._create_renewal(config, experiment)
-    images = train.accuracy.replicated(experiment.dataset.train)[0]
-    found = []
-    for value in (0.0, 0.3):
-        statistics = jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value), state.batch_stats)
-        average = {"params": state.params, "batch_stats": statistics}
-        found.append(renew(step.replicate(dataclasses.replace(state, average=average)), images, 0).average)
-    jax.tree.map(np.testing.assert_array_equal, *found)
 
 
 def test_the_same_seed_gives_the_same_bits(whole, tmp_path):
@@ -496,83 +370,6 @@ def test_evaluating_what_is_no_run(tmp_path):
         evaluate.run(tiny.config(), tmp_path)
     with pytest.raises(UserError, match="--checkpoint is 'first'; choose of last, best"):
         evaluate.run(tiny.config(), tmp_path, checkpoint="first")
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory):
-    """A run of standard training that has kept its warm-up of two epochs."""
-    workdir = tmp_path_factory.mktemp("runs") / "warm"
-    train.run(tiny.config("standard", **KEPT), workdir)
-    return workdir
-
-
-KEPT = {"checkpoint__keep_warmup": True, "method__warmup_epochs": 2}
-
-
-def test_a_run_that_begins_with_the_warmup_of_another_method_is_the_same_run(warm, tmp_path):
-    """Same lines and state to rounding: the programs of two methods are two programs."""
-    config = tiny.config("ours_mail", method__warmup_epochs=2)
-    train.run(config, tmp_path / "alone")
-    train.run(config, tmp_path / "forked", warmup_from=warm)
-    assert runs.warmup.source_of(runs.read_metrics(tmp_path / "forked")) == str(warm)
-    assert runs.warmup.source_of(runs.read_metrics(tmp_path / "alone")) is None
-    assert len(list((tmp_path / "forked").glob("events.out.tfevents*"))) == 2
-    assert not list((warm / "warmup").glob("*tfevents*"))  # TensorBoard would show it as a run
-    (found, *steps), (expected, *expected_steps) = (
-        last_state(tmp_path / "forked"),
-        last_state(tmp_path / "alone"),
-    )
-    assert steps == expected_steps
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
-    forked, alone = (lines(tmp_path / name, "train", "validation") for name in ("forked", "alone"))
-    assert forked[:4] == lines(warm, "train", "validation")[:4]
-    assert [line["step"] for line in forked] == [line["step"] for line in alone]
-    # After it the weights are the method's own.
-    assert forked[-2]["mean_weight"] == pytest.approx(alone[-2]["mean_weight"], abs=1e-4)
-    assert forked[-2]["mean_weight"] != pytest.approx(1)
-
-
-def test_a_kill_just_before_the_warmup_is_kept_loses_nothing(warm, tmp_path, monkeypatch):
-    def killed(workdir):
-        raise KeyboardInterrupt
-
-    keep = runs.warmup.keep
-    monkeypatch.setattr(runs.warmup, "keep", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train.run(tiny.config("standard", **KEPT), tmp_path / "run")
-    assert not (tmp_path / "run" / "warmup").exists()
-    monkeypatch.setattr(runs.warmup, "keep", keep)
-    train.run(tiny.config("standard", **KEPT), tmp_path / "run")
-    assert lines(tmp_path / "run" / "warmup") == lines(warm / "warmup") != []
-    assert len(list((tmp_path / "run" / "warmup" / "checkpoints").iterdir())) == 2
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"seed": 1}, "is another warm-up: seed is 0 there and 1 here"),
-        ({"method__warmup_epochs": 1}, "method.warmup_epochs is 2 there and 1 here"),
-        (
-            {"attack__eps": 0.2, "optim__momentum": 0.8},
-            "attack.eps is 0.1 there and 0.2 here; optim.momentum is",
-        ),
-    ],
-)
-def test_another_warmup_is_refused(warm, tmp_path, changed, words):
-    config = tiny.config("mail", **{"method__warmup_epochs": 2} | changed)
-    with pytest.raises(UserError, match=words):
-        train.run(config, tmp_path / "run", warmup_from=warm)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_run_without_a_kept_warmup_is_no_place_to_begin(whole, warm, tmp_path):
-    with pytest.raises(UserError, match="keeps no warm-up"):
-        train.run(tiny.config(), tmp_path / "run", warmup_from=whole)
-    damaged = shutil.copytree(warm, tmp_path / "damaged")
-    (damaged / "config.json").write_text("[")
-    with pytest.raises(UserError, match=r"no usable config\.json"):
-        train.run(tiny.config("mail", method__warmup_epochs=2), tmp_path / "other", warmup_from=damaged)
 
 
 NO_BETTER = "is no better than always answering one class"

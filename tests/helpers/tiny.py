@@ -28,3 +28,9 @@ def config(method="ours_mail", **overrides):
         *sections, name = field.split("__")
         functools.reduce(getattr, sections, config)[name] = value
     return config
+
+
+def with_attacks(*attacks, **overrides):
+    """One that learns within seconds, and what it is evaluated with."""
+    fields = {"dataset__train_size": 512, "attack__num_steps": 0, "optim__num_epochs": 4}
+    return config("standard", **(fields | {"evaluation__attacks": attacks} | overrides))

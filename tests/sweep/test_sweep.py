@@ -9,95 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-import types
 
 import pytest
-from ml_collections import ConfigDict
+from helpers.sweeps import NAMES, SHARING, VARIANTS, change_results, config, ran, run
 
 import launch
 from jaxrw import command_line, runs, sweep
-from jaxrw.sweep import sequential
 from jaxrw.system.errors import RunError, UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 TABLES = sorted((ROOT / "configs" / "sweeps").glob("table*.py"))
-
-# Replaces launch.py: writes the files of a run, records that it ran, and fails or waits as the environment says.
-LAUNCHER = """
-import json, os, pathlib, sys, time
-from jaxrw import command_line  # and nothing that imports JAX, which takes seconds
-values = command_line.parse(sys.argv)
-workdir, config = pathlib.Path(values.workdir), values.config
-with open("ran", "a") as file:
-    print(values.workdir, file=file)
-if (workdir.name in os.environ.get("FAILING", "").split()):
-    sys.exit(3)
-if os.environ.get("WAITING"):
-    pathlib.Path("waiting").touch()
-    time.sleep(60)
-if values.warmup_from and not (pathlib.Path(values.warmup_from) / "warmup").exists():
-    sys.exit(2)
-if config.checkpoint.keep_warmup:
-    (workdir / "warmup").mkdir(parents=True)
-if (workdir.name in os.environ.get("FAILING_AFTER_WARMUP", "").split()):
-    sys.exit(4)
-workdir.mkdir(parents=True, exist_ok=True)
-place = {"epoch": config.optim.num_epochs - 1, "step": 9, "num_examples": 30}
-accuracy = dict.fromkeys(config.evaluation.attacks, 50.0)
-checkpoints = {"last": {**place, "accuracy": accuracy}, "best": None}
-results = {"schema": 1, "config": json.loads(config.to_json()), "checkpoints": checkpoints, "train_seconds": 100}
-results |= {"warmup_from": values.warmup_from}
-(workdir / "results.json").write_text(json.dumps(results))
-"""
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty current directory with a launcher that trains nothing."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    (tmp_path / "launcher.py").write_text(LAUNCHER)
-    return tmp_path
-
-
-@pytest.fixture
-def minutes(here, monkeypatch):
-    """Runs of a minute each, by a fake clock; the launcher is executed in this process."""
-    now = [0]
-
-    def status(command):
-        monkeypatch.setattr(sys, "argv", [str(argument) for argument in command[1:]])
-        exec(LAUNCHER, {})
-        now[0] += 60
-        return 0
-
-    monkeypatch.setattr(sequential.processes, "run", status)
-    monkeypatch.setattr(sequential, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-
-
-def config(**fields):
-    return ConfigDict({"sweep": {"configs": ("digits.py",), "variants": VARIANTS, "seeds": (0, 1)} | fields})
-
-
-VARIANTS = ({"method": {"name": "mail"}}, {"method": {"name": "ours_mail", "tau": 3.0}})
-NAMES = [
-    "digits/mail-0",
-    "digits/ours_mail-tau_3.0-0",
-    "digits/mail-1",
-    "digits/ours_mail-tau_3.0-1",
-]
-
-
-def run(config, **settings):
-    sweep.run(config, ROOT / "configs" / "sweep.py", "runs", launcher=pathlib.Path("launcher.py"), **settings)
-
-
-def ran():
-    """Names of the runs that the launcher ran since the last call."""
-    path = pathlib.Path("ran")
-    lines = path.read_text().split() if path.exists() else []
-    path.unlink(missing_ok=True)
-    return [line.removeprefix("runs/") for line in lines]
 
 
 def test_what_is_missing_is_run_and_what_is_done_is_skipped(here, capsys):
@@ -111,100 +32,6 @@ def test_what_is_missing_is_run_and_what_is_done_is_skipped(here, capsys):
     assert ran() == ["digits/mail-2", "digits/ours_mail-tau_3.0-2"]
     run(config())
     assert ran() == []
-
-
-def left(out):
-    """Time left that a sweep printed before each run; None if it printed none."""
-    found = re.findall(r"^run \d+ of \d+: .*\(\d+ failed(?:, about ([-\d:]+) left)?\)", out, re.M)
-    return [words or None for words in found]
-
-
-def change_results(name, **values):
-    """Changes values in the results.json of a run."""
-    path = pathlib.Path("runs", name, "results.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-@pytest.mark.parametrize(
-    "value", ["x", None, True, [1], -5.0, float("nan"), 10**400, 1e308], ids=lambda value: str(value)[:9]
-)
-def test_a_time_that_is_none_is_left_out_of_the_time_left(minutes, capsys, value):
-    run(config(variants=VARIANTS[:1], seeds=(0,)))
-    change_results("digits/mail-0", train_seconds=value)
-    capsys.readouterr()
-    run(config())
-    assert ran() == NAMES
-    assert left(capsys.readouterr().out) == [None, "02:00", "01:00"]
-
-
-def put_autoattack(name, seconds):
-    """Adds AutoAttack's times to the last checkpoint of a run, which is its best too."""
-    checkpoints = json.loads(pathlib.Path("runs", name, "results.json").read_text())["checkpoints"]
-    attacked = {**checkpoints["last"], "autoattack": {"seconds": seconds}}
-    change_results(name, checkpoints={"last": attacked, "best": attacked})
-
-
-def test_a_first_guess_of_the_time_left_counts_training_and_autoattack(minutes, capsys):
-    """Measured times replace it later."""
-    run(config(variants=VARIANTS[:1], seeds=(0,)))
-    put_autoattack("digits/mail-0", {"apgd-ce": 60.5, "square": 19.5})
-    capsys.readouterr()
-    run(config())
-    assert left(capsys.readouterr().out) == ["09:00", "02:00", "01:00"]
-
-
-@pytest.mark.parametrize(
-    "damaged", [7, {}, {"seconds": 7}, {"seconds": {"square": "x", "apgd-ce": 80.0}}], ids=str
-)
-def test_times_of_autoattack_that_are_none_are_left_out(minutes, capsys, damaged):
-    run(config(variants=VARIANTS[:1], seeds=(0,)))
-    last = {"epoch": 39, "step": 9, "num_examples": 30, "accuracy": {}}
-    last["accuracy"] = dict.fromkeys(("clean", "fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa"), 50.0)
-    change_results("digits/mail-0", checkpoints={"last": last | {"autoattack": damaged}, "best": None})
-    capsys.readouterr()
-    run(config(seeds=(0,)))
-    assert left(capsys.readouterr().out) == ["03:00" if "apgd-ce" in str(damaged) else "01:40"]
-
-
-def test_autoattack_that_is_not_asked_for_takes_no_time(minutes, capsys):
-    overrides = ["--config.evaluation.attacks=('clean', 'pgd20')"]
-    run(config(variants=VARIANTS[:1], seeds=(0,)), overrides=overrides)
-    put_autoattack("digits/mail-0", {"square": 80.0})
-    capsys.readouterr()
-    run(config(seeds=(0,)), overrides=overrides)
-    assert left(capsys.readouterr().out) == ["01:40"]
-
-
-@pytest.mark.parametrize("flags", [[], ["--mode=evaluate"]], ids=["train", "evaluate"])
-def test_evaluation_alone_is_not_guessed_from_training(minutes, capsys, flags):
-    """Runs of a day that lack an attack: nobody knows how long it takes before the first has got it."""
-    run(config(), overrides=["--config.evaluation.attacks=('clean',)"])
-    run(config(seeds=(0,), variants=VARIANTS[:1]))
-    change_results("digits/mail-0", train_seconds=86400)
-    capsys.readouterr()
-    run(config(), flags=flags)
-    assert left(capsys.readouterr().out) == [None, "02:00", "01:00"]
-
-
-def test_runs_that_begin_with_a_warmup_of_another_are_told_from_those_that_train_it(minutes, capsys):
-    """Of the 40 epochs of the digits, the first run of a seed trains all and the others the last 15."""
-    fields = SHARING | {"variants": (*SHARING["variants"], {"method": {"name": "ewat"}})}
-    run(config(**fields | {"seeds": (0,)}))
-    assert left(capsys.readouterr().out) == [None, None, "02:00", "01:00"]
-    # train_seconds is 100 in all of them: the copied metrics tell of the warm-up too.
-    run(config(**fields))
-    # 100 + 3 * 100 * 15 / 40; then only those that begin with a warm-up are left, and measured to take a minute.
-    assert left(capsys.readouterr().out) == ["03:32", "01:52", "02:00", "01:00"]
-
-
-def test_the_time_of_one_config_file_is_guessed_from_that_of_another(minutes, capsys):
-    """Unless there are times of its own."""
-    fields = {"configs": ("digits.py", "mini_c10.py"), "variants": VARIANTS[:1]}
-    run(config(**fields | {"seeds": (0,)}))
-    assert left(capsys.readouterr().out) == [None, "01:00"]
-    change_results("mini_c10/mail-0", train_seconds=1000)
-    run(config(**fields))
-    assert left(capsys.readouterr().out) == ["18:20", "16:40"]
 
 
 def test_each_results_file_is_read_once(here, monkeypatch):
@@ -396,9 +223,6 @@ def test_runs_of_one_seed_share_a_warmup(here):
     ran()
     run(config(**fields))
     assert ran() == ["digits/ours_mail-tau_3.0-0", "digits/mail-warmup_epochs_3-0", "digits/gairat-0"]
-
-
-SHARING = {"share_warmup": True, "variants": (*VARIANTS, {"method": {"name": "gairat"}})}
 
 
 def sharing(out):
