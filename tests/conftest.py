@@ -1,6 +1,7 @@
 """Settings that every test shares, and two runs that several files share: trained once a session, if a test asks."""
 
 import gc
+import importlib.metadata
 import importlib.util
 import os
 import tempfile
@@ -8,6 +9,16 @@ import tempfile
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile much and run little: without most optimizations they take little more than half the time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Older emitters of fusions compile in 0.6 of the time. XLA aborts the process for a flag that it does not know.
+if (
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+    and importlib.metadata.version("jaxlib").startswith("0.10.")
+    and "fusion_emitters" not in os.environ.get("XLA_FLAGS", "")
+):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "")
+        + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
 # One cache of compiled programs for a session, its workers and their subprocesses, so that a run that resumes need not
 # compile its step again. It is deleted with the session, so that no session uses the programs of another.
 if "JAXRW_TEST_CACHE" not in os.environ:

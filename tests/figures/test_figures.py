@@ -269,7 +269,12 @@ def test_the_examples_say_how_they_were_chosen(clean, adversarial, words):
     pixels = np.zeros((len(chosen), 8, 8, 1))
     arrays = {"clean": clean, "adversarial": adversarial, "labels": labels, "chosen": chosen}
     arrays |= {"images": pixels, "adversarial_images": pixels}
-    facts = {"settings": {"norm": "linf", "eps": 0.1}, "num_steps": 20, "class_names": list("abc"), "images": "test images"}
+    facts = {
+        "settings": {"norm": "linf", "eps": 0.1},
+        "num_steps": 20,
+        "class_names": list("abc"),
+        "images": "test images",
+    }
     title = robustness.draw_examples(facts, arrays).get_suptitle()
     assert words in title.splitlines()[1]
 

@@ -1,5 +1,6 @@
-"""Command-line flags of an experiment small enough for a test."""
+"""Command-line flags of an experiment small enough for a test, and flags of XLA for several devices."""
 
+import os
 import pathlib
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -25,3 +26,8 @@ TINY = [
         "evaluation.figure_examples=0",
     )
 ]
+
+
+def xla_flags(devices):
+    """$XLA_FLAGS of this process, and so many CPU devices."""
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"

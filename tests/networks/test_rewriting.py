@@ -90,7 +90,8 @@ def test_equal_functions_are_compiled_once():
 def test_what_has_no_plain_convolution_is_left_alone():
     """jaxrw's own networks: the same program, to the last operation."""
     model = networks.create("resnet18", 5, depth=10, width=4)
-    apply = functools.partial(model.apply, model.init(jax.random.key(0), IMAGES, train=False), train=False)
+    variables = jax.jit(lambda key: model.init(key, IMAGES, train=False))(jax.random.key(0))
+    apply = functools.partial(model.apply, variables, train=False)
     programs = [
         jax.jit(lambda x, f=f: f(x)).lower(IMAGES).as_text() for f in (FastConvolutions(apply), apply)
     ]

@@ -13,7 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from helpers.flags import DIGITS, TINY
+from helpers.flags import DIGITS, TINY, xla_flags
 
 from jaxrw.figures import FIGURES
 from jaxrw.system import hosts
@@ -26,7 +26,7 @@ HELPERS = ROOT / "tests" / "helpers"
 def start(command, *, processes, devices, arguments, flags=""):
     """Processes of one run, each with so many devices; `arguments`: (process, port) -> its own flags."""
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {flags}",
+        "XLA_FLAGS": f"{xla_flags(devices)} {flags}",
         "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}",
     }
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -55,7 +55,7 @@ def test_statistics_are_the_mean_over_batches():
     """The first BatchNorm of a ResNet sees the stem's output, whose moments NumPy computes batch by batch."""
     model = networks.create("resnet18", 3, depth=10, width=2)
     images = jax.random.uniform(jax.random.key(0), (3, 4, 8, 8, 1))
-    variables = model.init(jax.random.key(1), images[0], train=False)
+    variables = jax.jit(lambda key: model.init(key, images[0], train=False))(jax.random.key(1))
     statistics = jax.tree.map(lambda leaf: leaf + 7, variables["batch_stats"])
     for number, batch in enumerate(images):
         statistics = averages.add_statistics(

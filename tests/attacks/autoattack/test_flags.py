@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.autoattack import KEY, SHORT, assert_sound, evaluate, evaluate_and_catch
+from helpers.flags import xla_flags
 from helpers.linear import SHAPE, linear, linear_problem, right
 
 from jaxrw.attacks import apgd, fab
@@ -219,9 +221,8 @@ def test_four_devices_end_in_the_same_images(problem, tmp_path):
             path = {str(tmp_path)!r} + "/" + name + ".npz"
             np.savez(path, fooled_by=result.fooled_by, adversarial=result.adversarial)
     """)
-    environment = {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    environment = os.environ | {
+        "XLA_FLAGS": xla_flags(4),
         "PYTHONPATH": str(pathlib.Path(__file__).parents[3]),
     }
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
