@@ -40,6 +40,7 @@ def test_files_of_a_run(whole):
             assert line["learning_rate"] == pytest.approx(0.1 if line["epoch"] < 2 else 0.01)
             assert 0 <= line["accuracy"] <= 100
             assert sum(line["margins"]) == sum(line["weights"]) == 64
+            assert {type(count) for count in (*line["margins"], *line["weights"])} == {int}
             correct = np.sum(line["margins"][20:])  # the upper half of [-1, 1]
             assert line["accuracy"] == pytest.approx(100 * correct / 64)
             light = np.sum(line["weights"][:22])  # up to 0.056, the edge of a bin next to 0.05
