@@ -223,7 +223,7 @@ class _Training:
                 and done == first_epoch * timetable.steps_per_epoch
             ):
                 _keep_warmup(self.manager)  # The run may have been killed just before.
-            is_doubt_told, epoch = False, first_epoch
+            has_doubted, epoch = False, first_epoch
             try:
                 for epoch in range(first_epoch, timetable.num_epochs):
                     train = self._train_epoch(epoch, progress, check)
@@ -231,9 +231,9 @@ class _Training:
                     best = self._keep(epoch, train, validation)
                     progress.epoch(epoch, train=train, validation=validation, best=best)
                     doubt = _doubt(self.experiment.dataset, train=train, validation=validation)
-                    if doubt and not is_doubt_told and epoch + 1 >= self.warmup_epochs:
+                    if doubt and not has_doubted and epoch + 1 >= self.warmup_epochs:
                         progress.line(doubt)
-                        is_doubt_told = True
+                        has_doubted = True
             except Stopped as stopped:  # Raised by `check` alone: after a step, or in a validation.
                 if int(self.state.step) > done:
                     self._save(epoch, progress)

@@ -1,4 +1,4 @@
-"""AutoAttack's accuracy against that of other attacks: the front that a new method has to pass."""
+"""Accuracy under the strongest attack against that under others: the front that a new method has to pass."""
 
 import dataclasses
 import textwrap
@@ -33,7 +33,7 @@ class Point:
     Attributes:
       label: its name.
       across: accuracy under the attack of the horizontal axis.
-      up: AutoAttack's accuracy.
+      up: accuracy under the strongest attack.
     """
 
     label: str
@@ -41,11 +41,12 @@ class Point:
     up: Estimate
 
 
-def draw_front(panels: Mapping[str, Sequence[Point]], *, diagonal: str) -> Figure:
+def draw_front(panels: Mapping[str, Sequence[Point]], *, up: str, diagonal: str) -> Figure:
     """Draws a panel for each attack: points with 95 % intervals; a grey line joins those that no other one passes.
 
     Args:
       panels: points by the title of the horizontal axis' attack; a label has the same color in every panel.
+      up: title of the vertical axis' attack.
       diagonal: title of the panel in which the line of equal accuracies is drawn.
     """
     labels = list(dict.fromkeys(point.label for points in panels.values() for point in points))
@@ -59,10 +60,10 @@ def draw_front(panels: Mapping[str, Sequence[Point]], *, diagonal: str) -> Figur
     height = max(_PANEL_HEIGHT, *(sum(map(_label_height, points)) + _EDGES for points in panels.values()))
     figure, axes = style.create_figure(height * len(panels), rows=len(panels), squeeze=False)
     for axis, (title, points) in zip(axes[:, 0], panels.items(), strict=True):
-        _draw_panel(axis, title, points, looks)
+        _draw_panel(axis, title, up, points, looks)
         _write_labels(axis, points, looks, height=height - _EDGES)
         if title == diagonal:
-            _draw_diagonal(axis, title)
+            _draw_diagonal(axis, title, up)
     words = "Grey: the front, which no method passes in both. Hollow: too few seeds for an interval"
     axes[0, 0].set_title(words, loc="left")
     return figure
@@ -83,7 +84,7 @@ def find_front(points: Sequence[Point]) -> list[Point]:
 
 
 def _draw_panel(
-    axis: Axes, title: str, points: Sequence[Point], looks: Mapping[str, tuple[str, str]]
+    axis: Axes, title: str, up: str, points: Sequence[Point], looks: Mapping[str, tuple[str, str]]
 ) -> None:
     front = find_front(points)
     axis.plot(
@@ -118,10 +119,10 @@ def _draw_panel(
         high = max(e.mean + (e.half_interval or 0) for e in estimates)
         margin = 0.05 * (high - low) or 1.0
         reach(low - margin, high + margin)
-    axis.set(xlabel=f"{title} accuracy (%)", ylabel="AutoAttack accuracy (%)")
+    axis.set(xlabel=f"{title} accuracy (%)", ylabel=f"{up} accuracy (%)")
 
 
-def _draw_diagonal(axis: Axes, title: str) -> None:
+def _draw_diagonal(axis: Axes, title: str, up: str) -> None:
     limits = axis.get_xlim(), axis.get_ylim()
     axis.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=0.9, zorder=1)
     axis.set(xlim=limits[0], ylim=limits[1])
@@ -129,7 +130,7 @@ def _draw_diagonal(axis: Axes, title: str) -> None:
     low, high = max(limits[0][0], limits[1][0]), min(limits[0][1], limits[1][1])
     if low < high:
         axis.annotate(
-            f"AutoAttack = {title}",
+            f"{up} = {title}",
             ((low + high) / 2,) * 2,
             xytext=(-4, 4),
             textcoords="offset points",

@@ -122,7 +122,7 @@ _VARIABLES = {
 # Names of the last layer; public models of one family differ in it.
 _DENSE = re.compile(r"^(?:fc|linear|logits)\.")
 
-# So many names are told of each kind of mismatch.
+# Number of names that a message lists for each kind of mismatch.
 _MOST_NAMES = 8
 
 

@@ -1,4 +1,7 @@
-"""Pictures of each setting: AutoAttack's accuracy against PGD-100's and the clean one, a point for each method."""
+"""Pictures of each setting: AutoAttack's accuracy against PGD-100's and the clean one, a point for each method.
+
+Its first two attacks take its place where more runs have them.
+"""
 
 import math
 import pathlib
@@ -12,6 +15,8 @@ from jaxrw.report.evidence.groups import Setting
 
 # Horizontal axes.
 _ACROSS = ("pgd100", "clean")
+# Vertical axes, with their titles; the first one that as many runs have as any.
+_UP = {AUTOATTACK: "AutoAttack", "apgd_t": ATTACKS["apgd_t"].title}
 # Fewer points are no front.
 _MIN_POINTS = 2
 
@@ -30,7 +35,10 @@ def draw_fronts(settings: Sequence[Setting], directory: pathlib.Path) -> list[di
     for number, setting in enumerate(settings, start=1):
         pictures = {}
         for checkpoint in setting.checkpoints:
-            panels = {ATTACKS[attack].title: find_points(setting, checkpoint, attack) for attack in _ACROSS}
+            up = max(_UP, key=lambda attack: _num_runs(setting, checkpoint, attack))
+            panels = {
+                ATTACKS[attack].title: find_points(setting, checkpoint, attack, up) for attack in _ACROSS
+            }
             panels = {title: points for title, points in panels.items() if len(points) >= _MIN_POINTS}
             if not panels:
                 continue
@@ -42,28 +50,33 @@ def draw_fronts(settings: Sequence[Setting], directory: pathlib.Path) -> list[di
             path = directory / "-".join(parts)
             directory.mkdir(parents=True, exist_ok=True)
             with style.style():
-                style.save(front.draw_front(panels, diagonal=ATTACKS[_ACROSS[0]].title), path)
-            pictures[_caption(setting, checkpoint, panels)] = path.with_suffix(".png")
+                figure = front.draw_front(panels, up=_UP[up], diagonal=ATTACKS[_ACROSS[0]].title)
+                style.save(figure, path)
+            pictures[_caption(setting, checkpoint, panels, _UP[up])] = path.with_suffix(".png")
         drawn.append(pictures)
     return drawn
 
 
-def _caption(setting: Setting, checkpoint: str, panels: Iterable[str]) -> str:
+def _num_runs(setting: Setting, checkpoint: str, attack: str) -> int:
+    return sum(len(group.accuracies(checkpoint, attack)) for group in setting.groups)
+
+
+def _caption(setting: Setting, checkpoint: str, panels: Iterable[str], up: str) -> str:
     return (
-        f"Accuracy under AutoAttack against {' and '.join(title for title in panels)}, {checkpoint} checkpoint, "
+        f"Accuracy under {up} against {' and '.join(title for title in panels)}, {checkpoint} checkpoint, "
         f"{setting.images}: mean over the seeds, with its 95 % interval by Student's t from "
         f"{MIN_SEEDS} seeds on. Grey joins the methods that no other one passes in both"
     )
 
 
-def find_points(setting: Setting, checkpoint: str, attack: str) -> list[front.Point]:
-    """Returns a point for each group that was evaluated under an attack and under AutoAttack."""
+def find_points(setting: Setting, checkpoint: str, across: str, up: str) -> list[front.Point]:
+    """Returns a point for each group that was evaluated under both attacks."""
     points = []
     for group in setting.groups:
-        across, up = (group.accuracies(checkpoint, name) for name in (attack, AUTOATTACK))
-        seeds = across.keys() & up.keys()
+        accuracies = [group.accuracies(checkpoint, name) for name in (across, up)]
+        seeds = accuracies[0].keys() & accuracies[1].keys()
         if seeds:
-            estimates = [_estimate([values[seed] for seed in sorted(seeds)]) for values in (across, up)]
+            estimates = [_estimate([values[seed] for seed in sorted(seeds)]) for values in accuracies]
             points.append(front.Point(setting.label(group), *estimates))
     return points
 

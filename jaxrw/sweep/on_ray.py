@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # each time because it needs more memory than there is.
 _MAX_DEATHS, _KILLED = 20, -signal.SIGKILL
 
-# Seconds between two looks for warm-ups that have ended, and until it is told that no run could start.
+# Seconds between two looks for warm-ups that have ended, and until a warning that no run could start.
 _SECONDS, _SECONDS_UNTIL_HINT = 2, 30
 
 

@@ -45,7 +45,7 @@ def test_labels_do_not_overlap_and_are_in_the_picture(number, more):
     places = [(30 + dx, 25 + dy) for dx, dy in random.normal(0, 0.05, (number - 1, 2))] + [(50, 10)]
     points = [dataclasses.replace(point, label=point.label + more) for point in points_at(places)]
     with style.style():
-        figure = front.draw_front({"PGD-100": points, "Clean": points}, diagonal="PGD-100")
+        figure = front.draw_front({"PGD-100": points, "Clean": points}, up="AutoAttack", diagonal="PGD-100")
         figure.draw_without_rendering()
     whole = figure.bbox
     assert figure.axes[0]._left_title.get_window_extent().x1 <= whole.x1
@@ -123,3 +123,15 @@ def test_one_method_is_no_front(tmp_path):
     put(tmp_path, "mail", last={"pgd100": 50.0, "aa": 45.0})
     report.run(tmp_path)
     assert not list((tmp_path / "report").glob("*.png"))
+
+
+def test_the_first_two_attacks_stand_where_more_runs_have_them(tmp_path):
+    """AutoAttack of one run of three; then of all."""
+    last = {"pgd100": 50.0, "apgd_t": 45.0}
+    for method in ("standard", "mail", "gairat"):
+        put(tmp_path / "few", method, method=method, last=last | ({"aa": 44.0} if method == "mail" else {}))
+        put(tmp_path / "all", method, method=method, last=last | {"aa": 44.0})
+    for name, words in (("few", "APGD-CE+T"), ("all", "AutoAttack")):
+        report.run(tmp_path / name)
+        page = (tmp_path / name / "report" / "report.html").read_text()
+        assert f"Accuracy under {words} against PGD-100, last checkpoint" in page

@@ -106,7 +106,7 @@ def autoattack(
       ValueError: invalid arguments, or as `StateError` a state file of another evaluation.
 
     Warns:
-      UserWarning: JAX has slow kernels on this CPU and was not told to use others.
+      UserWarning: JAX convolves with slow kernels on this CPU, see `choose_cpu_kernels`.
       RobustnessWarning: an eps that is usual for another norm; outputs that are probabilities, random, or dependent on
         the batch; logits that are NaN; input gradients that are 0; Square fooling what the attacks with gradients did
         not; images that fool only sometimes.
