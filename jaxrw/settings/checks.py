@@ -2,7 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,31 +29,11 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
       UserError: a field is missing, or no run could use its value; for the first such field.
     """
     fields = flatten(config.to_dict())
-    for field in (*CHOICES, *RANGES, *FREE):
-        if field not in fields:
-            raise UserError(
-                f"{field} is missing from the config; begin with configs/base.py, which has every field, and give "
-                "--config to evaluate a file of weights"
-            )
-    if "method.source" in fields and fields["method.name"] not in methods.METHODS:
-        raise UserError(
-            f"method.name is {fields['method.name']!r}, which a config file has added; give that file with --config"
-        )
+    _check_presence(fields)
     for field, choices in CHOICES.items():
         _check_choice(field, fields[field], choices)
-    if not config.evaluation.attacks:
-        raise UserError(f"evaluation.attacks is empty; choose of {', '.join(suite.ATTACKS)}")
-    for name in config.evaluation.attacks:
-        _check_choice("evaluation.attacks", name, suite.ATTACKS)
-    _check_corruptions(config)
-    for field, (contains, requirement) in RANGES.items():
-        value = fields[field]
-        section = field.partition(".")[0]
-        if field.endswith((".eps", ".step_size")) and fields[f"{section}.norm"] != "linf":
-            contains, requirement = LENGTH
-        is_finite = not isinstance(value, float) or math.isfinite(value)
-        if not (is_finite and contains(value)):
-            raise UserError(f"{field} is {value}; {requirement}")
+    _check_attacks(config)
+    _check_ranges(fields)
     measured = {suite.ATTACKS[name].measured for name in config.evaluation.attacks}
     if suite.Measured.AUTOATTACK in measured and config.evaluation.eps == 0:
         raise UserError("evaluation.eps is 0; AutoAttack needs a positive one, as 8/255, which is 0.03137")
@@ -70,6 +51,38 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
             f"optim.batch_size is {config.optim.batch_size}, which {num_devices} devices cannot share evenly; "
             f"it is the global batch: choose a multiple of {num_devices}, as {nearest}"
         )
+
+
+def _check_presence(fields: Mapping[str, Any]) -> None:
+    for field in (*CHOICES, *RANGES, *FREE):
+        if field not in fields:
+            raise UserError(
+                f"{field} is missing from the config; begin with configs/base.py, which has every field, and give "
+                "--config to evaluate a file of weights"
+            )
+    if "method.source" in fields and fields["method.name"] not in methods.METHODS:
+        raise UserError(
+            f"method.name is {fields['method.name']!r}, which a config file has added; give that file with --config"
+        )
+
+
+def _check_ranges(fields: Mapping[str, Any]) -> None:
+    for field, (contains, requirement) in RANGES.items():
+        value = fields[field]
+        section = field.partition(".")[0]
+        if field.endswith((".eps", ".step_size")) and fields[f"{section}.norm"] != "linf":
+            contains, requirement = LENGTH
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        if not (is_finite and contains(value)):
+            raise UserError(f"{field} is {value}; {requirement}")
+
+
+def _check_attacks(config: ConfigDict) -> None:
+    if not config.evaluation.attacks:
+        raise UserError(f"evaluation.attacks is empty; choose of {', '.join(suite.ATTACKS)}")
+    for name in config.evaluation.attacks:
+        _check_choice("evaluation.attacks", name, suite.ATTACKS)
+    _check_corruptions(config)
 
 
 def _check_corruptions(config: ConfigDict) -> None:
