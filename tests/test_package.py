@@ -31,6 +31,15 @@ def test_importing_it_does_not_import_jax():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_every_folder_is_shipped():
+    """`make wheel` would find one that is missing only if its programs import it."""
+    root = pathlib.Path(jaxrw.__file__).parent.parent
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(root) for path in (root / "jaxrw").rglob("*.py")}
+    configs = {"jaxrw.configs", "jaxrw.configs.sweeps"}
+    assert set(listed) == {".".join(folder.parts) for folder in folders} | configs
+
+
 def test_the_citation_has_the_version_of_the_package():
     root = pathlib.Path(__file__).parent.parent
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
