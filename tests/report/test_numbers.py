@@ -300,3 +300,23 @@ def test_how_the_training_went(page):
         for title, values in means.items():
             digits = len(row[title].partition(".")[2])
             assert float(row[title]) == pytest.approx(np.mean(values), abs=0.5001 * 10**-digits), (row, title)
+
+
+@pytest.mark.parametrize("path", ["README.md", "results/mini_c10/notes.md", "results/controls/notes.md"])
+def test_numbers_in_sentences_stand_in_a_table(path):
+    """Accuracies "a / b" and differences "d ± h" with two digits after the point, their sign left out."""
+    text = (ROOT / path).read_text().partition("## What does")[0]
+    pages = "results/controls/README.md", "RESULTS.md"
+    cells = {
+        number
+        for page in pages
+        for rows in read_tables((ROOT / page).read_text()).values()
+        for row in rows
+        for cell in row.values()
+        for number in re.findall(r"\d+\.\d\d(?: ± \d+\.\d\d)?", cell)
+    }
+    differences = set(re.findall(r"\d+\.\d\d ± \d+\.\d\d", text))
+    pairs = re.findall(r"(\d+\.\d\d)(?: ± \d+\.\d\d)? / (\d+\.\d\d)", text)
+    assert pairs
+    assert differences <= cells
+    assert {number for pair in pairs for number in pair} <= {cell.split(" ± ")[0] for cell in cells}
