@@ -48,3 +48,12 @@ def test_a_link_under_the_scratch_name_is_not_followed(tmp_path):
     assert outside.read_bytes() == b"precious"
     assert (place / "file").read_bytes() == b"new"
     assert not (place / "file").is_symlink()
+
+
+def test_a_numbered_name_has_the_first_number_that_nothing_has(tmp_path):
+    path = tmp_path / "results.json"
+    assert files.numbered(path, first=1) == tmp_path / "results-1.json"
+    (tmp_path / "results-1.json").write_text("")
+    (tmp_path / "results-2.json").symlink_to("nowhere")
+    assert files.numbered(path, first=1) == tmp_path / "results-3.json"
+    assert files.numbered(tmp_path / "12", first=2) == tmp_path / "12-2"
