@@ -5,10 +5,11 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from jaxrw.report.document import Document
 from jaxrw.report.evidence.collect import Problem, collect
+from jaxrw.report.evidence.comparisons import Comparison
 from jaxrw.report.evidence.groups import group_runs
 from jaxrw.report.evidence.questions import read_questions
 from jaxrw.report.evidence.tables import create_tables
@@ -59,11 +60,7 @@ def run(
     with _as_run_errors(directory):
         pictures = draw_fronts([setting for setting, _ in settings], directory)
     comparisons = [compare_all(setting, tables, questions) for setting, tables in settings]
-    problems += [
-        Problem(title, "no table, since no runs with one setting have both rows of one of its comparisons")
-        for title in questions
-        if not any(compared[title] for compared in comparisons)
-    ]
+    problems += _unanswered(questions, comparisons)
     document = Document(
         title=f"Results of {workdir.resolve().name}",
         notes=_read_notes(workdir / _NOTES),
@@ -99,6 +96,14 @@ def run(
     }
     lines = [f"{problem.path}: {problem.words}" for problem in problems]
     return "\n".join([table(results), "", *lines, f"report in {directory}"])
+
+
+def _unanswered(
+    titles: Iterable[str], comparisons: Sequence[Mapping[str, Sequence[Comparison]]]
+) -> list[Problem]:
+    """Returns a problem for each table of questions that no setting has an answer to."""
+    words = "no table, since no runs with one setting have both rows of one of its comparisons"
+    return [Problem(title, words) for title in titles if not any(compared[title] for compared in comparisons)]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Orbax restores an array with a flipped bit without an error, and takes an empty 
 
 import hashlib
 import json
+import os
 import pathlib
 
 from jaxrw.system import files
@@ -66,7 +67,7 @@ def _free_path(name: str, directory: pathlib.Path) -> pathlib.Path:
     """Returns a path in `directory` that does not exist: `name`, or `name` with a number."""
     directory.mkdir(exist_ok=True)
     path = directory / name
-    return files.numbered(path, first=2) if path.exists() or path.is_symlink() else path
+    return files.numbered(path, first=2) if os.path.lexists(path) else path
 
 
 def _read_checksums(path: pathlib.Path) -> dict[str, str]:

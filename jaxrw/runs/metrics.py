@@ -138,10 +138,11 @@ def log_evaluation(
       writers: keys of `writers.WRITERS`.
     """
     wanted = {field: evaluation[field] for field in _SETTINGS}
+    before = settings.earlier("evaluation")
     with contextlib.closing(MetricsLog(workdir, writers=writers)) as log:
         for name, checkpoint in checkpoints.items():
             place = {"checkpoint": name, "epoch": checkpoint["epoch"], "step": checkpoint["step"]}
-            logged = [line for line in log.lines if line.items() >= place.items()]
+            logged = [before | line for line in log.lines if line.items() >= place.items()]
             new = {
                 attack: value
                 for attack, value in checkpoint["accuracy"].items()
@@ -153,7 +154,6 @@ def log_evaluation(
 
 def _is_logged(attack: str, value: float, wanted: Mapping[str, Any], line: Line) -> bool:
     """Whether a line holds an accuracy that was measured with the same settings."""
-    line = settings.earlier("evaluation") | line
     return line.get(attack) == value and all(
         line.get(field) == wanted[field] for field in suite.ATTACKS[attack].settings
     )

@@ -39,7 +39,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def numbered(path: pathlib.Path, *, first: int) -> pathlib.Path:
     """Returns `path` with the first number from `first` on that no file has: results-2.json of results.json."""
     paths = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(first))
-    return next(path for path in paths if not (path.exists() or path.is_symlink()))
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def scratch_name(name: str) -> str:

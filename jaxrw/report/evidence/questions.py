@@ -78,10 +78,9 @@ def _read_question(path: pathlib.Path, entry: Any) -> Question:
     names = [field.name for field in dataclasses.fields(Question)]
     if not (isinstance(entry, dict) and "rows" in entry and set(entry) <= set(names)):
         raise UserError(f"{path} has {entry!r:.60}; must be an object with rows, and of {', '.join(names)}")
-    types = dict.fromkeys(names, str) | {"seeds": int}
     for name, values in entry.items():
-        if not (isinstance(values, list) and all(type(value) is types[name] for value in values)):
-            words = "integers" if name == "seeds" else "texts"
+        kind, words = (int, "integers") if name == "seeds" else (str, "texts")
+        if not (isinstance(values, list) and all(type(value) is kind for value in values)):
             raise UserError(f"{path} has {entry!r:.60}; {name} must be a list of {words}")
     question = Question(**{name: tuple(value) for name, value in entry.items()})
     if len(question.rows) != 2 or len(question.checkpoints) != 2:
