@@ -43,6 +43,7 @@ def create_section(
       comparisons: by the titles of their tables, see `compare_all`.
       pictures: over all of its runs, by their captions.
     """
+    differences = describe_differences(setting)
     others = (
         _beside_table(setting),
         *(_comparisons_table(title, setting, several) for title, several in comparisons.items()),
@@ -52,9 +53,12 @@ def create_section(
     return Section(
         title=setting.title,
         num_epochs=setting.config["optim.num_epochs"],
-        paragraphs=(_describe_setting(setting), _describe_runs(setting)),
+        paragraphs=(_describe_setting(setting, differences), _describe_runs(setting)),
         pictures=dict(pictures),
-        tables=[*map(_present_accuracies, accuracy_tables), *(table for table in others if table.rows)],
+        tables=[
+            *(_present_accuracies(table, is_papers=not differences) for table in accuracy_tables),
+            *(table for table in others if table.rows),
+        ],
         albums=_albums(setting, workdir),
     )
 
@@ -76,7 +80,7 @@ def count_runs(number: int) -> str:
     return f"{number} run{'' if number == 1 else 's'}"
 
 
-def _describe_setting(setting: Setting) -> str:
+def _describe_setting(setting: Setting, differences: str) -> str:
     """Describes the schedule, the test images, and the differences from the paper's settings."""
     names = ("attack.eps", "evaluation.eps")
     radii = [_format_radius(name, setting.config) for name in names if name in setting.config]
@@ -85,7 +89,7 @@ def _describe_setting(setting: Setting) -> str:
     sentences = [f"{setting.config['optim.num_epochs']} epochs, {eps}, {setting.images}."]
     if setting.data:
         sentences.append(f"Data: {setting.data}.")
-    if differences := describe_differences(setting):
+    if differences:
         sentences.append(
             f"Not the paper's settings, so compare the order of its numbers, not their size: {differences}."
         )
@@ -144,24 +148,37 @@ def _describe_runs(setting: Setting) -> str:
     return " ".join(sentences)
 
 
-def _present_accuracies(table: AccuracyTable) -> Table:
+def _present_accuracies(table: AccuracyTable, *, is_papers: bool) -> Table:
+    """Presents a table of accuracies.
+
+    Args:
+      table: of all runs, or of those that a table of the paper has.
+      is_papers: whether the setting is the paper's. If not, what was measured is not subtracted from what the paper
+        has, and rows that only the paper has are named below the table.
+    """
+    rows = [row for row in table.rows if is_papers or any(cell.values for cell in row.cells)]
+    absent = [row.label for row in table.rows if row not in rows]
+    caption = _caption(table, has_differences=is_papers)
     return Table(
         title=table.title,
         columns=[Column(ATTACKS[attack].title) for attack in table.attacks],
-        rows=[(row.label, [_present_accuracy(cell) for cell in row.cells]) for row in table.rows],
-        caption=_caption(table),
+        rows=[
+            (row.label, [_present_accuracy(cell, has_difference=is_papers) for cell in row.cells])
+            for row in rows
+        ],
+        caption=f"{caption} Not run: {', '.join(absent)}." if absent else caption,
         has_accuracies=True,
         number=table.number,
     )
 
 
-def _present_accuracy(cell: Accuracy) -> Cell:
+def _present_accuracy(cell: Accuracy, *, has_difference: bool = False) -> Cell:
     text, papers = "not run", ""
     if cell.mean is not None:
         text = f"{cell.mean:.2f}" + ("" if cell.deviation is None else f" ± {cell.deviation:.2f}")
     if cell.published:
         papers = "{:.2f} ± {:.2f}".format(*cell.published)
-        papers += "" if cell.difference is None else f" ({cell.difference:+.2f})"
+        papers += f" ({cell.difference:+.2f})" if has_difference and cell.difference is not None else ""
     return Cell(
         text,
         bold=cell.best,
@@ -173,7 +190,7 @@ def _present_accuracy(cell: Accuracy) -> Cell:
     )
 
 
-def _caption(table: AccuracyTable) -> str:
+def _caption(table: AccuracyTable, *, has_differences: bool) -> str:
     """Describes the numbers of a table."""
     sentences = [
         f"Accuracy in percent on {table.setting.images}, mean ± sample standard deviation over n "
@@ -181,7 +198,8 @@ def _caption(table: AccuracyTable) -> str:
         "seed. ↑: higher than without margin reweighting, over the seeds that both have."
     ]
     if any(cell.published for row in table.rows for cell in row.cells):
-        sentences.append("Paper: its mean ± deviation over five seeds, and measured minus published.")
+        minus = ", and measured minus published" if has_differences else ""
+        sentences.append(f"Paper: its mean ± deviation over five seeds{minus}.")
     if any(cell.attack == AUTOATTACK and not cell.values for row in table.rows for cell in row.cells):
         sentences.append(
             "⚠ AutoAttack was not run for every row: believe no other robust accuracy without it."
@@ -376,8 +394,8 @@ def _training_table(setting: Setting, workdir: pathlib.Path) -> Table:
         caption=(
             "Accuracy on the training images under the training attack, in percent, in the last epoch of the warm-up "
             f"and in the last of all; mean weight and share of the weights below {LIGHT} in the epochs after the "
-            "warm-up; weighted loss after the warm-up, its mean over these epochs by their learning rate: how much "
-            "they still change; minutes of training, the warm-up included. Means over the runs."
+            "warm-up; weighted loss after the warm-up, a mean over these epochs weighted by their learning rate: "
+            "how much the network still changes; minutes of training, the warm-up included. Means over the runs."
         ),
     )
 

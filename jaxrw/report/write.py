@@ -61,9 +61,10 @@ def run(
         pictures = draw_fronts([setting for setting, _ in settings], directory)
     comparisons = [compare_all(setting, tables, questions) for setting, tables in settings]
     problems += _unanswered(questions, comparisons)
+    title, notes = _read_notes(workdir / _NOTES)
     document = Document(
-        title=f"Results of {workdir.resolve().name}",
-        notes=_read_notes(workdir / _NOTES),
+        title=title or f"Results of {workdir.resolve().name}",
+        notes=notes,
         num_runs=count_runs(len(runs)),
         problems=problems,
         sections=[
@@ -128,8 +129,13 @@ def _with_pictures_in(directory: pathlib.Path, document: Document) -> Document:
     return dataclasses.replace(document, sections=sections)
 
 
-def _read_notes(path: pathlib.Path) -> str:
+def _read_notes(path: pathlib.Path) -> tuple[str, str]:
+    """Returns the title that a first line "# TITLE" gives the report, and the rest; empty what is not there."""
     try:
-        return path.read_text().strip() if path.exists() else ""
+        text = path.read_text().strip() if path.exists() else ""
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}; it must be text in UTF-8") from error
+    if not text.startswith("# "):
+        return "", text
+    title, _, rest = text.removeprefix("# ").partition("\n")
+    return title.strip(), rest.strip()

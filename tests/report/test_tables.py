@@ -74,17 +74,37 @@ def test_how_the_runs_were_made(tmp_path):
         )
         (tmp_path / f"mail-{seed}" / "metrics.jsonl").write_text(text)
     put(tmp_path, "standard-0", method="standard", last={"pgd100": 48.0}, method__warmup_epochs=2)
-    (tmp_path / "notes.md").write_text("Two *seeds*.\n")
+    (tmp_path / "notes.md").write_text("# Two_seeds\n\nTwo *seeds*.\n")
     report.run(tmp_path, markdown_path=tmp_path / "elsewhere" / "RESULTS.md")
     text = (tmp_path / "report" / "report.md").read_text()
     assert "| MAIL | 50.0 | 85.0 | 0.375 | 0.350 | 60.0 | 6.0 | 2 |" in text
     assert "| Standard |" not in text.split("### How the training went")[1]
     assert "Seeds 0, 1. 2 runs: Abacus, 2 cores, Python 3.11.0, JAX 1.2. 1 run began with the warm-up" in text
-    assert "Two *seeds*.\n\n3 runs." in text
+    assert text.startswith("# Two\\_seeds\n\nTwo *seeds*.\n\n3 runs.")
     assert (tmp_path / "elsewhere" / "RESULTS.md").read_text() == text
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Abacus, 2 cores" in page
+    assert "<title>Two_seeds</title>" in page
     assert page.count("<td>85.0</td>") == 1
+
+
+def test_in_other_settings_than_the_papers_nothing_is_subtracted_from_its_numbers(tmp_path):
+    """And a row that only the paper has is named, not shown."""
+    texts = {}
+    for name, fields in {"papers": {}, "others": {"optim__batch_size": 64}}.items():
+        put(tmp_path / name, "mail", last={"pgd100": 50.0}, **fields)
+        report.run(tmp_path / name)
+        texts[name] = (tmp_path / name / "report" / "report.md").read_text()
+    assert (
+        "| MAIL | not run<br>paper 82.53 ± 0.30 | 50.00 n=1<br>paper 56.66 ± 0.17 (-6.66) |"
+        in texts["papers"]
+    )
+    assert "five seeds, and measured minus published." in texts["papers"]
+    assert "\n| WMMR | not run<br>" in texts["papers"]
+    assert "| MAIL | not run<br>paper 82.53 ± 0.30 | 50.00 n=1<br>paper 56.66 ± 0.17 |" in texts["others"]
+    assert "five seeds." in texts["others"]
+    assert "\n| WMMR" not in texts["others"]
+    assert "Not run: Standard, WMMR, Ours+WMMR, Ours+MAIL." in texts["others"]
 
 
 def test_an_attack_beyond_the_papers_has_a_column_only_where_it_was_run(tmp_path, capsys):
