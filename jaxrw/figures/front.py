@@ -1,6 +1,7 @@
 """Accuracy under the strongest attack against that under others: the front that a new method has to pass."""
 
 import dataclasses
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -49,7 +50,9 @@ def draw_front(panels: Mapping[str, Sequence[Point]], *, up: str, diagonal: str)
       up: title of the vertical axis' attack.
       diagonal: title of the panel in which the line of equal accuracies is drawn.
     """
-    labels = list(dict.fromkeys(point.label for points in panels.values() for point in points))
+    # By height, so that neighbors have different colors.
+    ordered = sorted(itertools.chain(*panels.values()), key=lambda point: -point.up.mean)
+    labels = list(dict.fromkeys(point.label for point in ordered))
     looks = {
         label: (
             style.CYCLE[i % len(style.CYCLE)],
@@ -141,7 +144,9 @@ def _draw_diagonal(axis: Axes, title: str, up: str) -> None:
 
 
 def _wrap(point: Point) -> str:
-    return textwrap.fill(point.label, _LINE_LENGTH)
+    """Returns the label in lines that end after a comma, if it has some."""
+    whole = point.label.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
+    return textwrap.fill(whole, _LINE_LENGTH)
 
 
 def _label_height(point: Point) -> float:
