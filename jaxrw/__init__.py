@@ -10,7 +10,7 @@ To evaluate any model that maps images in [0, 1] to logits:
 The paper's methods, written for one example and batched by `jax.vmap`:
 
     jaxrw.margins        probability margin, top-2 ratio, similarity, reweighted margin
-    jaxrw.weightings     weights of MAIL, WMMR, GAIRAT and EWAT
+    jaxrw.weightings     weights of MAIL, WMMR, GAIRAT, EWAT, DONE and Far
     jaxrw.objectives     weighted losses
     jaxrw.methods        all methods by name; contains the three modules above
 
