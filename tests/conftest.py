@@ -53,7 +53,7 @@ def forget_methods(monkeypatch):
     """Leaves the methods as they were: config files add to them, and so do reports of runs of such files."""
     from jaxrw.methods import METHODS, records  # Not before the kernels are chosen.
 
-    monkeypatch.setattr(records, "_ADDED", set(records._ADDED))
+    monkeypatch.setattr(records, "_ADDED", dict(records._ADDED))
     before = dict(METHODS)
     yield
     METHODS.clear()

@@ -76,6 +76,12 @@ def accuracy(value):
     )
 
 
+def changed(section, **values):
+    """The digits config with other values in a section."""
+    config = settings.as_json(digits.get_config())
+    return config | {section: config[section] | values}
+
+
 BAD_RESULTS = {
     "empty": "",
     "no JSON": "{",
@@ -97,6 +103,8 @@ BAD_RESULTS = {
     "method that is a number": results(
         config={"method": {"name": 3}, "evaluation": {"eps": 0.1, "step_size": 1}}
     ),
+    "objective that nobody knows": results(config=changed("objective", name="later")),
+    "warm-up that is text": results(config=changed("method", warmup_epochs="3")),
     "checkpoints that are a list": results(checkpoints=[]),
     "checkpoint that is text": results(checkpoints={"last": "x"}),
     "checkpoint without accuracy": results(checkpoints={"last": {"epoch": 1, "step": 1, "num_examples": 1}}),

@@ -1,5 +1,6 @@
 """A method of one's own in a config file: trained, kept with its code, reported, and refused where it breaks."""
 
+import importlib
 import json
 
 import pytest
@@ -50,6 +51,26 @@ def test_the_page_trains_resumes_and_is_reported(here, capsys):
     assert "method.source is" in capsys.readouterr().err
 
 
+def test_the_code_is_that_which_was_loaded(here, monkeypatch):
+    """A file may be edited while its method is trained: the code that was read is the code that is kept."""
+    (here / "loaded.py").write_text(PAGE)
+    monkeypatch.syspath_prepend(here)
+    importlib.import_module("loaded")
+    (here / "loaded.py").write_text("# a line more\n" + PAGE.replace("** power", "** (2 * power)"))
+    source = methods.METHODS["confidence"].source
+    assert "** power" in source
+    assert source.startswith("def ")
+
+
+def test_a_report_knows_it_without_adding_it(here, capsys):
+    """Nor can it be trained or drawn afterwards without its config file."""
+    (here / "own.py").write_text(PAGE)
+    assert run("--config=own.py", *TINY, "--workdir=runs/own") == 0
+    del methods.METHODS["confidence"]
+    assert run("--mode=report", "--workdir=runs") == 0
+    assert "confidence" not in methods.METHODS
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -64,7 +85,10 @@ def test_the_page_trains_resumes_and_is_reported(here, capsys):
             "its weight is int32[]; must be one float",
         ),
         (("softmax(logits)[label]", "softmaxx(logits)[label]"), "its weight raises AttributeError"),
-        (("config.method.power = 2.0", "config.method.strength = 2.0"), "its weight raises TypeError"),
+        (
+            ("config.method.power = 2.0", "config.method.strength = 2.0"),
+            "its weight reads power, which config.method lacks: set config.method.power in get_config",
+        ),
         (
             ("softmax(logits)[label]", "softmax(logits)[int(label)]"),
             "its weight raises ConcretizationTypeError",

@@ -42,7 +42,7 @@ def draw_weighting(
       num_steps: steps of the training attack.
       resolution: points along each axis.
     """
-    columns = _columns(settings["name"])
+    columns = _columns(settings)
     figure, axes = style.create_figure(4.7, rows=2, columns=len(columns), squeeze=False)
     for place, method in np.ndenumerate(np.array(columns, object).T):
         axis = axes[place]
@@ -59,17 +59,17 @@ def draw_weighting(
     return figure
 
 
-def _columns(name: str) -> list[tuple[Method, Method | None]]:
+def _columns(settings: Mapping[str, Any]) -> list[tuple[Method, Method | None]]:
     """Returns the panels by column: a method above the one that reweights its margin, and the others in pairs.
 
-    Without methods that the paper does not have, but for the one of that name.
+    Without methods that the paper does not have, but for the run's own.
     """
     drawn = [
         method
         for method in reversed(METHODS.values())
         if method.weight is not None
         and method.reweighted
-        and (not method.beyond_paper or method.name == name)
+        and (method.name == settings["name"] or not (method.beyond_paper or method.source))
     ]
     pairs: list[tuple[Method, Method | None]] = [
         (METHODS[method.base], method) for method in drawn if method.base

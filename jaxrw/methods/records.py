@@ -62,8 +62,8 @@ class Method:
 
     @property
     def source(self) -> str | None:
-        """Code of the weight if a config file has added the method; None for shipped ones."""
-        return inspect.getsource(self._known_weight) if self.name in _ADDED else None
+        """Code of the weight, as it was loaded, if a config file has added the method; None for shipped ones."""
+        return _ADDED.get(self.name)
 
     @property
     def counts_steps(self) -> bool:
@@ -196,8 +196,8 @@ METHODS = {
     )
 }
 
-# Names of methods that config files have added.
-_ADDED: set[str] = set()
+# Code of the methods that config files have added by name; a file may be changed while its method is trained.
+_ADDED: dict[str, str] = {}
 
 
 def add(method: Method) -> None:
@@ -206,17 +206,15 @@ def add(method: Method) -> None:
     Raises:
       ValueError: its name is that of a shipped method, or its weight is no function of a file, whose code can be kept.
     """
-    if method.name in METHODS.keys() - _ADDED:
+    if method.name in METHODS.keys() - _ADDED.keys():
         raise ValueError(f"the method {method.name!r} is a shipped one; choose another name")
-    if method.weight is not None:
-        try:
-            inspect.getsource(method.weight)
-        except (TypeError, OSError) as error:
-            raise ValueError(
-                f"the weight of the method {method.name!r} has no code to keep; define it with def in the config file"
-            ) from error
-    METHODS[method.name] = method
-    _ADDED.add(method.name)
+    try:
+        source = inspect.getsource(method._known_weight)
+    except (TypeError, OSError) as error:
+        raise ValueError(
+            f"the weight of the method {method.name!r} has no code to keep; define it with def in the config file"
+        ) from error
+    METHODS[method.name], _ADDED[method.name] = method, source
 
 
 def title(method: Method, objective: Objective, *, perturbs_weights: bool = False) -> str:

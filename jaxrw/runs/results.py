@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from jaxrw import settings
 from jaxrw.attacks import suite
 from jaxrw.data import Fingerprint
-from jaxrw.methods import METHODS
+from jaxrw.methods import METHODS, OBJECTIVES
 from jaxrw.runs.checks import is_count, is_number
 from jaxrw.runs.json_files import UnusableFileError, read_object, write_json
 from jaxrw.runs.machine import machine
@@ -69,6 +69,8 @@ _FIELDS: dict[str, _Rule] = {
 # Further ones of a run, which weights that were trained elsewhere do not have.
 _RUN_FIELDS: dict[str, _Rule] = {
     "method.name": (lambda v: isinstance(v, str) and v in METHODS, "no such method is known"),
+    "method.warmup_epochs": (is_count, "must be an integer of at least 0"),
+    "objective.name": (lambda v: isinstance(v, str) and v in OBJECTIVES, "no such objective is known"),
     "optim.num_epochs": (lambda v: is_count(v) and v >= 1, "must be at least 1, an integer"),
 }
 
@@ -116,15 +118,22 @@ def load(path: pathlib.Path) -> Results:
     return results
 
 
-def check(results: Results) -> None:
+def check(results: Results, *, own_methods: bool = False) -> None:
     """Checks the config and all checkpoints.
+
+    Args:
+      results: from `load`.
+      own_methods: whether a method that a config file has added passes although that file has not been read.
 
     Raises:
       UnusableFileError: a field is missing or wrong.
     """
-    checkpoints, config = results["checkpoints"], settings.flatten(results["config"])
+    checkpoints, config = results["checkpoints"], settings.completed(settings.flatten(results["config"]))
     is_run = FILE not in checkpoints
-    for name, rule in (_FIELDS | _RUN_FIELDS if is_run else _FIELDS).items():
+    rules = _FIELDS | _RUN_FIELDS if is_run else _FIELDS
+    if own_methods and "method.source" in config:
+        rules = rules | {"method.name": _TEXT}
+    for name, rule in rules.items():
         _check_field(config, name, rule, "config.")
     if not checkpoints:
         raise UnusableFileError("checkpoints has neither last nor best")
@@ -206,6 +215,9 @@ def begin_results(
     content = settings.as_json(config)
     if earlier:  # Images that have moved are the same ones; where numbers were measured is not rewritten.
         content["dataset"]["data_dir"] = earlier["config"]["dataset"].get("data_dir")
+        before = settings.completed(settings.flatten(earlier["config"]))
+        for field in suite.unasked_settings(config.evaluation.attacks):  # What was measured with them stays.
+            content["evaluation"][field] = before[f"evaluation.{field}"]
     return {
         "schema": SCHEMA,
         "config": content,

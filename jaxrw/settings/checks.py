@@ -42,7 +42,7 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
             f"attack.num_steps is 0; {config.method.name} counts attack steps, so it needs at least 1"
         )
     _check_objective(config)
-    _check_lengths(config)
+    _check_lengths(fields)
     if config.extra.path is not None:
         _check_extra(config, num_devices=num_devices)
     if config.optim.batch_size % num_devices:
@@ -116,20 +116,19 @@ def _check_objective(config: ConfigDict) -> None:
         )
 
 
-def _check_lengths(config: ConfigDict) -> None:
+def _check_lengths(fields: Mapping[str, Any]) -> None:
     """Raises UserError for a schedule, an average or AWP that is longer than the run or begins after it."""
-    num_epochs, starts = config.optim.num_epochs, []
-    if config.awp.gamma is not None:
+    num_epochs, starts = fields["optim.num_epochs"], []
+    if fields["awp.gamma"] is not None:
         starts.append("awp.start_epoch")
-    if config.average.name != "none":
+    if fields["average.name"] != "none":
         starts.append("average.start_epoch")
-    if config.optim.schedule != "one_cycle":
+    if fields["optim.schedule"] != "one_cycle":
         starts.append("optim.rise_epochs")
-    elif config.optim.rise_epochs:
+    elif fields["optim.rise_epochs"]:
         raise UserError(
-            f"optim.rise_epochs is {config.optim.rise_epochs}; must be 0 for one_cycle, which rises until optim.peak"
+            f"optim.rise_epochs is {fields['optim.rise_epochs']}; must be 0 for one_cycle, which rises until optim.peak"
         )
-    fields = flatten(config.to_dict())
     for field in starts:
         if fields[field] >= num_epochs:
             raise UserError(
@@ -201,6 +200,11 @@ def _check_weight(config: ConfigDict, num_classes: int) -> None:
     method = methods.METHODS[config.method.name]
     if method.source is None:
         return
+    if missing := [name for name in method.constants if name not in config.method]:
+        raise UserError(
+            f"method.name is {method.name!r}; its weight reads {missing[0]}, which config.method lacks: set "
+            f"config.method.{missing[0]} in get_config"
+        )
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     logits = jax.ShapeDtypeStruct((num_classes,), jnp.float32)
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from jaxrw import methods, settings
 from jaxrw.attacks.suite import ATTACKS
 from jaxrw.data import describe_fingerprint
-from jaxrw.methods import METHODS
+from jaxrw.methods import METHODS, Method
 from jaxrw.runs import results
 from jaxrw.runs.json_files import UnusableFileError, read_object
 from jaxrw.runs.results import CHECKPOINTS, FILE, Checkpoint, Results
@@ -53,10 +53,18 @@ class Run:
         return {name: v for name, v in fields.items() if name != "seed" and not name.startswith(_COMPARED)}
 
     @property
+    def method(self) -> Method:
+        """Its method; without a weight if only a config file that is not here knows it."""
+        name = self.config["method.name"]
+        if "method.source" in self.config:
+            return Method(name, str(self.config.get("method.title", name)), formula="", weight=None)
+        return METHODS[name]
+
+    @property
     def title(self) -> str:
         """The method and what it weighs, such as "MAIL-TRADES"."""
         return methods.title(
-            METHODS[self.config["method.name"]],
+            self.method,
             methods.OBJECTIVES[self.config["objective.name"]],
             perturbs_weights=self.config["awp.gamma"] is not None,
         )
@@ -94,7 +102,7 @@ class Run:
     @property
     def constants(self) -> dict[str, Any]:
         """Fields of `config.method`, without their prefix, on which this run's method depends."""
-        method = METHODS[self.config["method.name"]]
+        method = self.method
         own = self.config.get("method.constants")
         names = [
             *(map(str, own) if isinstance(own, list) else method.constants),
@@ -150,8 +158,7 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
         raise UnusableFileError(
             "of weights that were trained elsewhere, by no method and with no seed known here"
         )
-    _add_method(settings.flatten(content["config"]))
-    results.check(content)
+    results.check(content, own_methods=True)
     config = settings.completed(settings.flatten(content["config"]))
     checkpoints = {
         name: _select(content["checkpoints"][name])
@@ -166,14 +173,6 @@ def _read(directory: pathlib.Path, path: str, has_config: bool) -> Run:
     if has_config:
         _check_same(config, settings.completed(settings.flatten(read_object(directory / "config.json"))))
     return Run(path, config, checkpoints, content, _describe_data(content))
-
-
-def _add_method(config: dict[str, Any]) -> None:
-    """Lets tables name a method that the config file of a run has added; only that file knows its weight."""
-    name = config.get("method.name")
-    if not isinstance(name, str) or name in METHODS or "method.source" not in config:
-        return
-    methods.add(methods.Method(name, str(config.get("method.title", name)), formula="", weight=None))
 
 
 def _describe_data(content: Results) -> str | None:

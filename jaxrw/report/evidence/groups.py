@@ -21,7 +21,7 @@ class Group:
     """Runs of one method with the same constants.
 
     Attributes:
-      method: the method.
+      method: the method; without a weight if only a config file that is not here knows it.
       title: of the method and what it weighs.
       constants: fields of `config.method` on which the method depends.
       recipe: fields in which it goes beyond the paper; empty for the paper's.
@@ -164,7 +164,7 @@ class Setting:
             if (len(self.warmups) > 1 if name == "warmup_epochs" else value != usual.get(name))
         ]
         words += [_describe_constant(*item) for item in group.recipe.items() if item[0] != "objective"]
-        if len({other.code for other in self.groups if other.method == group.method}) > 1:
+        if len({other.code for other in self.groups if other.method.name == group.method.name}) > 1:
             words.append(f"code {group.code}")
         return ", ".join([group.title, *words])
 
@@ -192,16 +192,15 @@ def group_runs(runs: Iterable[Run], problems: list[Problem]) -> list[Setting]:
 
 
 def _create_setting(runs: list[Run]) -> Setting:
-    order = list(METHODS)
-    groups: dict[tuple[str, int, str, str], Group] = {}
+    order = {name: number for number, name in enumerate(METHODS)}
+    groups: dict[tuple[str, int, str, str, str], Group] = {}
     for run in runs:
-        name = run.config["method.name"]
+        name = run.method.name
         # First the paper's, whose recipe is empty.
         recipe, constants = (json.dumps(fields, sort_keys=True) for fields in (run.recipe, run.constants))
-        key = recipe if run.recipe else "", order.index(name), constants, run.code or ""
-        group = groups.setdefault(
-            key, Group(METHODS[name], run.title, run.constants, run.recipe, {}, run.code)
-        )
+        place = order.get(name, len(order)), name
+        key = recipe if run.recipe else "", *place, constants, run.code or ""
+        group = groups.setdefault(key, Group(run.method, run.title, run.constants, run.recipe, {}, run.code))
         group.runs[run.config["seed"]] = run
     num_examples = next(iter(runs[0].checkpoints.values()))["num_examples"]
     return Setting(runs[0].config, num_examples, [groups[key] for key in sorted(groups)])
