@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -124,6 +124,8 @@ ATTACKS = {
         ),
     )
 }
+# Settings that belong to few columns alone. The others are also those of the choice of the best checkpoint.
+_OF_FEW = ("version", "surrogate", "corruptions_dir")
 # The names of AutoAttack whole and of corruptions, which reports and checks ask for.
 AUTOATTACK = "aa"
 CORRUPTIONS = "corruptions"
@@ -131,6 +133,11 @@ CORRUPTIONS = "corruptions"
 VERSIONS = tuple(name for name, version in ensemble.VERSIONS.items() if not version.is_random)
 # What it asks in place of the network: the network in a lower precision.
 SURROGATES = ("none", "tensorfloat32", "bfloat16")
+
+
+def unasked_settings(attacks: Collection[str]) -> list[str]:
+    """Returns the fields of `config.evaluation` that belong to few columns, and to none of these."""
+    return [field for field in _OF_FEW if not any(field in ATTACKS[name].settings for name in attacks)]
 
 
 def create(name: str, *, eps: float, step_size: float, norm: str = "linf") -> Attack:

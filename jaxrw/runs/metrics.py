@@ -7,8 +7,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from jaxrw import settings
 from jaxrw.attacks import suite
 from jaxrw.runs.checks import is_count, is_number
@@ -32,7 +30,7 @@ class MetricsLog:
         workdir: pathlib.Path,
         *,
         resume_at: int | None = None,
-        writers: Sequence[str] = ("tensorboard",),
+        writers: Sequence[str] = (),
     ) -> None:
         """Opens the files of a run to append to them.
 
@@ -123,7 +121,7 @@ _SETTINGS = tuple(dict.fromkeys(field for attack in suite.ATTACKS.values() for f
 def log_evaluation(
     workdir: pathlib.Path,
     checkpoints: Mapping[str, Mapping[str, Any]],
-    evaluation: ConfigDict,
+    evaluation: Mapping[str, Any],
     *,
     writers: Sequence[str],
 ) -> None:
@@ -134,7 +132,7 @@ def log_evaluation(
     Args:
       workdir: directory of the run.
       checkpoints: those of results.json that were evaluated, by name.
-      evaluation: section of the config.
+      evaluation: section of the config in results.json.
       writers: keys of `writers.WRITERS`.
     """
     wanted = {field: evaluation[field] for field in _SETTINGS}

@@ -102,12 +102,18 @@ def finished(item: Run) -> Results | None:
     results = runs.read_results(item.workdir)
     if results is None or not results["checkpoints"].get("last") or not _has_files(item, results):
         return None
-    found, wanted = (
-        settings.with_effect(settings.completed(settings.flatten(config)))
-        for config in (results["config"], settings.as_json(item.config))
-    )
     checkpoints, attacks = results["checkpoints"], item.config.evaluation.attacks
+    unasked = {f"evaluation.{field}" for field in suite.unasked_settings(attacks)}
+    found, wanted = (
+        {name: value for name, value in settings.with_effect(fields).items() if name not in unasked}
+        for fields in (
+            settings.completed(settings.flatten(config))
+            for config in (results["config"], settings.as_json(item.config))
+        )
+    )
     named = [value for name, value in checkpoints.items() if f"--checkpoint={name}" in item.own_flags]
+    if None in named:
+        return None  # The run itself says why there is no such checkpoint.
     accuracies = [value["accuracy"] for value in named or checkpoints.values() if value]
     places = [
         config["dataset"].get("data_dir") for config in (results["config"], settings.as_json(item.config))
@@ -136,7 +142,7 @@ def _has_files(item: Run, results: Results) -> bool:
 def share_warmups(sweep: list[Run], failed: Collection[Run] = ()) -> None:
     """Assigns to each run the run whose warm-up it reuses.
 
-    That is the first run with the same warm-up that has kept it, or else the first that is unfinished and has not
+    That is the first run with the same warm-up that has kept it, or else the first that can still keep it and has not
     failed.
     """
     groups = collections.defaultdict(list)
@@ -149,10 +155,17 @@ def share_warmups(sweep: list[Run], failed: Collection[Run] = ()) -> None:
     for group in groups.values():
         kept = [item for item in group if (item.workdir / "warmup").is_dir()]
         unfinished = [item for item in group if not (item.workdir / "results.json").exists()]
-        sources = kept + [item for item in unfinished if item not in failed]
+        beginning = [item for item in unfinished if not _is_beyond_warmup(item)]
+        sources = kept + [item for item in beginning if item not in failed]
         if len(group) > 1 and sources:
-            for item in (*unfinished, sources[0]):
+            for item in (*beginning, sources[0]):
                 item.warmup_from = sources[0].workdir
+
+
+def _is_beyond_warmup(item: Run) -> bool:
+    """Returns whether a run has trained an epoch after its warm-up, so that it can neither keep nor reuse one."""
+    end = item.config.method.warmup_epochs
+    return any(line["kind"] == "train" and line["epoch"] >= end for line in runs.read_metrics(item.workdir))
 
 
 def _create_run(

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from jaxrw.sweep import times
 from jaxrw.sweep.plan import Run, share_warmups
-from jaxrw.system import processes
+from jaxrw.system import preemption, processes
 from jaxrw.system.errors import Stopped
 
 
@@ -44,7 +44,7 @@ def run_all(
         began = time.monotonic()
         status = processes.run([sys.executable, *item.arguments(launcher)])
         if status in processes.STOPPED:
-            raise Stopped(f"stopped in {item.name}; the same command goes on from what has been saved")
+            raise Stopped(f"stopped in {item.name}{preemption.HINT}")
         if status == 0:
             measured.setdefault(kind, []).append(time.monotonic() - began)
             continue

@@ -91,6 +91,20 @@ def test_accuracies_are_kept_of_the_same_step_and_settings():
     assert set(begun(first)["checkpoints"]["last"]["accuracy"].values()) == {None}
 
 
+def test_settings_that_no_asked_column_has_stay_as_they_were():
+    """AutoAttack with a surrogate, then PGD alone with the default, which is none: AutoAttack's number stays."""
+    fields = {"evaluation__surrogate": "bfloat16", "evaluation__version": "plus"}
+    first = begun(None, evaluation__attacks=("aa",), **fields)
+    results.record(first["checkpoints"]["last"], "aa", 30.0, None)
+    later = begun(first, evaluation__attacks=("pgd20",))
+    assert later["checkpoints"]["last"]["accuracy"]["aa"] == 30.0
+    kept = later["config"]["evaluation"]
+    assert (kept["surrogate"], kept["version"], kept["attacks"]) == ("bfloat16", "plus", ["pgd20"])
+    other = begun(later, evaluation__attacks=("apgd_t",))  # asks for no surrogate
+    assert other["checkpoints"]["last"]["accuracy"]["aa"] is None
+    assert other["config"]["evaluation"]["surrogate"] == "none"
+
+
 def test_results_that_lack_an_attack_or_its_details_are_kept():
     """An older version knew fewer attacks."""
     first = begun(None)

@@ -19,7 +19,7 @@ def read(workdir):
 
 
 def write(workdir, steps, *, resume_at=None):
-    with contextlib.closing(runs.MetricsLog(workdir, resume_at=resume_at)) as log:
+    with contextlib.closing(runs.MetricsLog(workdir, resume_at=resume_at, writers=("tensorboard",))) as log:
         for step in steps:
             log.write("train", epoch=step // 4, step=step, loss=float(step), weights=np.ones(48).tolist())
 
@@ -43,7 +43,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
 def test_histograms_and_images(tmp_path):
     counts = np.arange(40.0)
     Image.new("RGB", (6, 5), (255, 0, 0)).save(tmp_path / "grid.png")
-    with contextlib.closing(runs.MetricsLog(tmp_path)) as log:
+    with contextlib.closing(runs.MetricsLog(tmp_path, writers=("tensorboard",))) as log:
         log.write("train", epoch=0, step=4, margins=counts.tolist())
         log.write("evaluation", epoch=0, step=4, checkpoint="best", clean=91.0)
         log.write_image("examples", tmp_path / "grid.png", step=4)
@@ -58,7 +58,7 @@ def test_histograms_and_images(tmp_path):
 
 def test_learning_curves_come_before_the_evaluation(tmp_path):
     """TensorBoard shows tags in the order of their names."""
-    with contextlib.closing(runs.MetricsLog(tmp_path)) as log:
+    with contextlib.closing(runs.MetricsLog(tmp_path, writers=("tensorboard",))) as log:
         log.write("evaluation", epoch=0, step=4, checkpoint="best", clean=91.0)
         for kind in ("train", "validation"):
             log.write(kind, epoch=0, step=4, loss=1.0)
@@ -69,7 +69,7 @@ def test_histograms_are_drawn_where_the_examples_are(tmp_path):
     """TensorBoard stretches the outermost bins that are not empty to the smallest and the largest value it is told."""
     counts, edges = np.zeros(48), histograms.WEIGHT_EDGES
     counts[[30, 31]] = 5, 7
-    with contextlib.closing(runs.MetricsLog(tmp_path)) as log:
+    with contextlib.closing(runs.MetricsLog(tmp_path, writers=("tensorboard",))) as log:
         log.write("train", epoch=0, step=4, weights=counts.tolist())
     (event,) = plugin_event_accumulator.EventAccumulator(str(tmp_path)).Reload().Tensors("train/weights")
     drawn = tensor_util.make_ndarray(event.tensor_proto)

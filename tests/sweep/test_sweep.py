@@ -300,6 +300,35 @@ def test_of_a_sweep_one_checkpoint_may_be_evaluated(here, capsys):
     assert listed("--mode=evaluate", "--checkpoint=last") == []
     assert len(listed("--mode=evaluate", "--checkpoint=best")) == len(listed("--mode=evaluate")) == 1
 
+    results["checkpoints"]["best"] = None
+    path.write_text(json.dumps(results))
+    assert len(listed("--mode=evaluate", "--checkpoint=best")) == 1  # The run says why there is none.
+
+
+def test_settings_of_columns_that_are_not_asked_for_make_no_run_unfinished(here):
+    """AutoAttack was measured with a surrogate; the sweep asks for clean accuracies."""
+    fields, flags = {"variants": VARIANTS[:1], "seeds": (0,)}, ["--config.evaluation.attacks=('clean',)"]
+    run(config(**fields), overrides=["--config.evaluation.surrogate=bfloat16"])
+    ran()
+    run(config(**fields), overrides=flags)
+    assert ran() == []
+    run(config(**fields))
+    assert ran() == ["digits/mail-0"]
+
+
+def test_a_run_that_is_beyond_its_warmup_is_no_source_of_it(here, capsys):
+    """It began without the sharing, or the warm-up that it had kept was deleted."""
+    workdir = pathlib.Path("runs/digits/mail-0")
+    workdir.mkdir(parents=True)
+    line = {"kind": "train", "epoch": 39, "step": 9}
+    (workdir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    run(config(**SHARING | {"seeds": (0,)}))
+    assert sharing(capsys.readouterr().out) == [
+        ("mail-0", False, ""),
+        ("ours_mail-tau_3.0-0", True, ""),
+        ("gairat-0", False, "ours_mail-tau_3.0-0"),
+    ]
+
 
 def test_files_that_are_asked_for_are_missing_until_they_are_there(here, capsys):
     """Weights, and adversarial images of what was attacked: a finished run alone does not have them."""
