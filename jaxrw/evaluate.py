@@ -1,6 +1,7 @@
 """Accuracy of checkpoints on every test image under the attacks of `config.evaluation`, written to results.json."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import pathlib
@@ -86,13 +87,10 @@ def run(
     if checkpoint is not None and checkpoint not in CHECKPOINTS:
         return _evaluate_file(config, workdir, pathlib.Path(checkpoint))
     with (
-        open_run(config, workdir, checkpoint=checkpoint, experiment=experiment) as (
-            experiment,
-            steps,
-            restore,
-        ),
+        open_run(config, workdir, checkpoint=checkpoint, experiment=experiment) as opened,
         preemption.deferring_signals(maximum=hosts.delayed_maximum(), hint=preemption.HINT) as check,
     ):
+        experiment, steps = opened.experiment, opened.steps
         identities = {
             name: {"epoch": (steps[name] - 1) // experiment.steps_per_epoch, "step": steps[name]}
             if name in steps
@@ -103,13 +101,13 @@ def run(
         results = _begin(config, experiment, workdir, earlier, identities)
         lines = runs.read_metrics(workdir)
         results["train_seconds"] = round(sum(line.get("seconds", 0) for line in lines), 1)
-        results["finished"] = steps.get("last") == experiment.steps_per_epoch * config.optim.num_epochs
+        results["finished"] = opened.is_finished
         results["warmup_from"] = runs.warmup.source_of(lines)
         names = [name for name in steps if checkpoint in (None, name)]
         evaluation = _Evaluation(config, experiment, workdir, check)
-        evaluation.measure_missing(results, names, restore)
+        evaluation.measure_missing(results, names, opened.restore)
         evaluated = {name: results["checkpoints"][name] for name in names}
-        log_evaluation(workdir, evaluated, config.evaluation, writers=writers)
+        log_evaluation(workdir, evaluated, results["config"]["evaluation"], writers=writers)
         if config.evaluation.figure_examples:
             shown = names[0]  # The last, unless only the best is asked for.
             _update_figures(
@@ -117,11 +115,28 @@ def run(
                 workdir,
                 results,
                 shown,
-                restore,
+                opened.restore,
                 redraw=hosts.broadcast(results != earlier),
                 writers=writers,
             )
     return results
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
+    """A run whose checkpoints are open.
+
+    Attributes:
+      experiment: its config's.
+      steps: of each checkpoint that there is, "last" and "best".
+      restore: returns the variables of one of these.
+      is_finished: whether the last one ends the training, its validation included.
+    """
+
+    experiment: Experiment
+    steps: dict[str, int]
+    restore: _Restore
+    is_finished: bool
 
 
 @contextlib.contextmanager
@@ -131,13 +146,8 @@ def open_run(
     *,
     checkpoint: str | pathlib.Path | None = None,
     experiment: Experiment | None = None,
-) -> Iterator[tuple[Experiment, dict[str, int], _Restore]]:
-    """Opens the checkpoints of a run; arguments and errors as of `run`, without files.
-
-    Yields:
-      The experiment, the step of each checkpoint that there is ("last", "best"), and a function from these names to
-      variables.
-    """
+) -> Iterator[OpenRun]:
+    """Opens the checkpoints of a run; arguments and errors as of `run`, without files."""
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"--workdir {workdir} holds no checkpoints; train there first, with --mode train")
     experiment = experiment or create_experiment(config)
@@ -155,7 +165,17 @@ def open_run(
                 f"{len(experiment.dataset.validation.labels)} validation images): there is only 'last'"
             )
         template = step.replicated_shapes(experiment.state_shapes())
-        yield experiment, steps, lambda name: checkpoints.restore(manager, steps[name], template).evaluated
+        is_last_step = steps["last"] == experiment.steps_per_epoch * config.optim.num_epochs
+        yield OpenRun(
+            experiment,
+            steps,
+            lambda name: checkpoints.restore(manager, steps[name], template).evaluated,
+            is_finished=is_last_step
+            and (
+                not len(experiment.dataset.validation.labels)
+                or checkpoints.is_validated(manager, steps["last"])
+            ),
+        )
 
 
 def _evaluate_file(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path) -> Results:
@@ -176,9 +196,7 @@ def _evaluate_file(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path
     elif "normalization" not in variables:
         _doubt_normalization(experiment, variables, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    earlier = hosts.broadcast(runs.read_results(workdir))
-    if earlier and earlier["checkpoints"].get(FILE, {}).get("sha256") != digest:
-        raise UserError(f"--workdir {workdir} holds results of other weights than {path}; choose another")
+    _read_earlier(workdir, path, digest)  # So that nothing is written if they are of others.
     sections = type(config)({name: config[name] for name in _SECTIONS_OF_A_FILE})
     identities = {FILE: {"path": str(path), "sha256": digest}}
     with (
@@ -187,10 +205,18 @@ def _evaluate_file(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path
         ),
         preemption.deferring_signals(maximum=hosts.delayed_maximum(), hint=preemption.HINT) as check,
     ):
-        results = _begin(sections, experiment, workdir, earlier, identities)
+        results = _begin(sections, experiment, workdir, _read_earlier(workdir, path, digest), identities)
         evaluation = _Evaluation(config, experiment, workdir, check)
         evaluation.measure_missing(results, [FILE], lambda name: step.replicate(variables))
     return results
+
+
+def _read_earlier(workdir: pathlib.Path, path: pathlib.Path, digest: str) -> Results | None:
+    """Returns earlier results of a file of weights, None if there are none; raises UserError if they are of others."""
+    earlier: Results | None = hosts.broadcast(runs.read_results(workdir))
+    if earlier and (earlier["checkpoints"].get(FILE) or {}).get("sha256") != digest:
+        raise UserError(f"--workdir {workdir} holds results of other weights than {path}; choose another")
+    return earlier
 
 
 def _begin(
@@ -287,25 +313,28 @@ class _Evaluation:
                 # Images of other settings, or of a measurement that results.json does not hold.
                 images_path.unlink(missing_ok=True)
                 values = None if saves_images else already_measured(results, checkpoint, attack)
-                values = values or self._measure(name, attack, variables)
+                values = values or self._measure(name, attack, variables, checkpoint.get("step"))
                 print_accuracy(name, attack, values[0])
                 record(checkpoint, attack, *values)
                 if attack == "clean" and (words := doubt(checkpoint)) and hosts.is_first():
                     print(f"warning: {name}: {words}", file=sys.stderr)
                 write_results(self._workdir, results)
-                self._remove_state(name, attack)
+                self._remove_states(name, attack)
         write_results(self._workdir, results)
 
     def _measure(
-        self, name: str, attack: str, variables: step.Variables
+        self, name: str, attack: str, variables: step.Variables, number: int | None
     ) -> tuple[float, dict[str, Any] | None, str | None]:
-        """Returns accuracy, details and correct images of a column as `record` takes them; saves images if asked to."""
+        """Returns accuracy, details and correct images of a column as `record` takes them; saves images if asked to.
+
+        `number`: the checkpoint's step; None: it is a file.
+        """
         column, details = suite.ATTACKS[attack], None
         if column.measured is suite.Measured.CORRUPTIONS:
             return *self._measure_corruptions(name, variables), None
         if column.measured is suite.Measured.AUTOATTACK:
             measured, details = self._run_autoattack(
-                name, variables, column.ensemble, self._state_path(name, attack)
+                name, variables, column.ensemble, self._state_path(name, attack, number)
             )
         else:
             measured = self._run_attack(f"{name}: {attack}", variables, attack, self._evaluator)
@@ -319,16 +348,16 @@ class _Evaluation:
     def _images_path(self, name: str, attack: str) -> pathlib.Path:
         return self._workdir / adversarial_file(name, attack)
 
-    def _state_path(self, name: str, attack: str) -> pathlib.Path:
-        """Returns where the state of an AutoAttack that is not finished is."""
-        return self._workdir / f"{suite.ATTACKS[attack].details}-{name}.npz"
+    def _state_path(self, name: str, attack: str, number: int | None) -> pathlib.Path:
+        """Returns where the state of an AutoAttack that is not finished is; `number` as of `_measure`."""
+        words = [suite.ATTACKS[attack].details, name, number]
+        return self._workdir / f"{'-'.join(str(word) for word in words if word is not None)}.npz"
 
-    def _remove_state(self, name: str, attack: str) -> None:
+    def _remove_states(self, name: str, attack: str) -> None:
+        """Removes the state of an AutoAttack, those of earlier steps, and parts that a kill has left."""
         if suite.ATTACKS[attack].measured is suite.Measured.AUTOATTACK:
-            path = self._state_path(name, attack)
-            path.unlink(missing_ok=True)
-            # A kill may have left one, and a state with nothing left to attack is not written again.
-            path.with_name(files.scratch_name(path.name)).unlink(missing_ok=True)
+            for path in self._workdir.glob(f"{suite.ATTACKS[attack].details}-{name}*.npz*"):
+                path.unlink(missing_ok=True)
 
     @functools.cached_property
     def _evaluator(self) -> accuracy.Evaluator:

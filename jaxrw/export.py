@@ -28,10 +28,10 @@ def run(
     if checkpoint not in (None, *CHECKPOINTS):
         raise UserError(f"--checkpoint is {checkpoint!r}; --mode export chooses of {', '.join(CHECKPOINTS)}")
     paths = []
-    with open_run(config, workdir, checkpoint=checkpoint) as (experiment, steps, restore):
-        for name in steps:
+    with open_run(config, workdir, checkpoint=checkpoint) as opened:
+        for name in opened.steps:
             if checkpoint in (None, name):
                 paths.append(workdir / f"{name}.safetensors")
-                weights = restore(name)
-                hosts.run_on_first(torch_weights.save, paths[-1], weights, model=experiment.model)
+                weights = opened.restore(name)
+                hosts.run_on_first(torch_weights.save, paths[-1], weights, model=opened.experiment.model)
     return paths

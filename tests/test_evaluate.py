@@ -56,8 +56,8 @@ def test_corrupted_images_are_a_column(run, tmp_path, capsys):
 
 
 def checkpoint_variables(config, workdir):
-    with evaluate.open_run(config, workdir) as (_, _, restore):
-        return restore("last")
+    with evaluate.open_run(config, workdir) as opened:
+        return opened.restore("last")
 
 
 @pytest.mark.parametrize(
@@ -122,16 +122,16 @@ def test_export_on_the_command_line_reads_back(run, tmp_path):
     config, workdir = run
     model = networks.create("wrn", 10, depth=10, width=1)
     variables = torch_weights.load(workdir / "best.safetensors", model=model, num_classes=10)
-    with evaluate.open_run(config, workdir) as (_, _, restore):
-        jax.tree.map(np.testing.assert_array_equal, variables, dict(restore("best")))
+    with evaluate.open_run(config, workdir) as opened:
+        jax.tree.map(np.testing.assert_array_equal, variables, dict(opened.restore("best")))
 
 
 def test_no_weights_are_drawn_to_restore_others(run, monkeypatch):
     """They would be there twice, and take seconds to compile. Restored ones lie where `replicate` puts arrays."""
     config, workdir = run
     monkeypatch.setattr(Experiment, "create_state", None)
-    with evaluate.open_run(config, workdir) as (experiment, _, restore):
-        variables = restore("last")
+    with evaluate.open_run(config, workdir) as opened:
+        variables, experiment = opened.restore("last"), opened.experiment
     expected = torch_weights.load(workdir / "last.safetensors", model=experiment.model, num_classes=10)
     jax.tree.map(np.testing.assert_array_equal, dict(variables), expected)
     # Placed otherwise, they would have every program compiled once more.
@@ -226,8 +226,8 @@ def test_autoattack_of_a_run_asks_a_surrogate(run, tmp_path, short_autoattack):
 
 def test_a_surrogate_computes_in_its_precision(run):
     config, workdir = run
-    with evaluate.open_run(config, workdir) as (experiment, _, restore):
-        variables = restore("last")
+    with evaluate.open_run(config, workdir) as opened:
+        variables, experiment = opened.restore("last"), opened.experiment
     images = np.zeros((2, 8, 8, 1), np.float32)
 
     def program(name):
@@ -327,6 +327,10 @@ def test_results_under_other_settings_are_kept_once_if_the_evaluation_is_stopped
     assert [path.name for path in sorted(workdir.glob("results*.json"))] == ["results-1.json", "results.json"]
 
 
-def test_a_run_tells_whether_it_was_trained_to_its_end(run, tmp_path):
+def test_a_run_tells_whether_it_was_trained_to_its_end(run, tmp_path, monkeypatch):
     config, workdir = run
-    assert evaluate.run(config, shutil.copytree(workdir, tmp_path / "run"))["finished"] is True
+    workdir = shutil.copytree(workdir, tmp_path / "run")
+    assert evaluate.run(config, workdir)["finished"] is True
+    # As a stop within the last validation leaves it: the last checkpoint may still become the best.
+    monkeypatch.setattr(evaluate.checkpoints, "is_validated", lambda manager, step: False)
+    assert evaluate.run(config, workdir)["finished"] is False

@@ -55,7 +55,11 @@ def test_an_attack_says_where_it_stands(capsys):
         bar(Progress("apgd-ce", 100, 60, 0.25, 10.0, 30.0, True))
         time.sleep(0.1)
         assert wait_for_line(capsys)[-1] == "best: apgd-ce 25 % done, 60 of 100 robust, 00:30 left"
-    assert capsys.readouterr().out.splitlines()[-1] == "best: apgd-ce leaves 60 of 100 robust"
+        bar(Progress("apgd-ce", 100, 55, 1.0, 40.0, 0.0, True))
+        bar(Progress("apgd-t", 100, 50, 0.5, 10.0, 10.0, True))
+    told = capsys.readouterr().out
+    assert told.splitlines()[-1] == "best: apgd-ce leaves 55 of 100 robust"
+    assert "apgd-t leaves" not in told  # It was stopped.
 
 
 def test_no_line_more_than_is_needed(capsys, monkeypatch):

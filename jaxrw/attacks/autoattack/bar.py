@@ -53,10 +53,10 @@ class AutoAttackProgress:
         self._lines.close()
 
     def _close_bar(self) -> None:
-        """Removes the bar; without a terminal, prints a line for the attack that is done."""
+        """Removes the bar; without a terminal, prints a line for an attack that is done."""
         if self._bar is None or self._last is None:
             return
-        if self._bar.disable:
-            last = self._last
+        last = self._last
+        if self._bar.disable and last.fraction == 1:  # Otherwise it was stopped.
             self._lines.print(f"{self._name}{last.attack} leaves {last.robust:,} of {last.size:,} robust")
         self._bar.close()

@@ -151,13 +151,17 @@ def autoattack(
         state = file.load()
         with _shown(progress) as show:
             for number, attack in enumerate(selected):
-                if individual:
-                    examples = np.flatnonzero((state.fooled_by != WRONG) & ~state.fooled[number])
-                else:
-                    examples = np.flatnonzero(state.fooled_by == ROBUST)
-                AttackRun(problem, state, file, number, attack, budget, show).run(examples)
+                attack_run = AttackRun(problem, state, file, number, attack, budget, show)
+                attack_run.run(_left(state, number, individual=individual))
         after = _warn(_warnings_after(placement, state, attacks, individual=individual))
         return _result(problem, state, attacks, version, before + after, individual=individual)
+
+
+def _left(state: State, number: int, *, individual: bool) -> np.ndarray:
+    """Returns the indices of the examples that an attack is still to be run on."""
+    if individual:
+        return np.flatnonzero((state.fooled_by != WRONG) & ~state.fooled[number])
+    return np.flatnonzero(state.fooled_by == ROBUST)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """The examples that an attack works on at a time.
 
 An attack runs on a fixed number of slots. A slot holds one example while it is attacked towards one wrong class, its
-target. An example that is finished gives its slot to the next one, so that no work
-goes to finished examples and nothing is compiled again.
+target. An example that is finished gives its slot to the next one, so that no work goes to finished examples and
+nothing is compiled again.
 """
 
 import collections
