@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -50,20 +51,20 @@ def run(
     writers = runs.writers.names(config)
     experiment = create_experiment(config)
     extra = _load_extra(config, experiment)
-    if (pathlib.Path(workdir) / "checkpoints").exists():
+    if runs.warmup.has_begun(pathlib.Path(workdir)):
+        own = runs.warmup.source_of(runs.read_metrics(pathlib.Path(workdir))) is None
+        if warmup_from is not None and own and hosts.is_first():
+            words = f"{workdir} has begun with a warm-up of its own; --warmup_from has no effect"
+            print(f"warning: {words}", file=sys.stderr)
         warmup_from = None
+    extra_fingerprint = None if extra is None else extra.fingerprint
     if warmup_from is not None:
-        runs.warmup.check(warmup_from, config, experiment.dataset.fingerprint)
-    timetable = _Timetable(
-        batch_size=config.optim.batch_size,
-        num_epochs=config.optim.num_epochs,
-        steps_per_epoch=experiment.steps_per_epoch,
-        every_steps=config.checkpoint.every_steps,
-        every_epochs=config.checkpoint.every_epochs,
-        kept_warmup_epochs=config.method.warmup_epochs if config.checkpoint.keep_warmup else 0,
-    )
+        runs.warmup.check(warmup_from, config, experiment.dataset.fingerprint, extra_fingerprint)
+    timetable = _create_timetable(config, experiment)
     with contextlib.ExitStack() as stack:
         workdir = stack.enter_context(runs.open_workdir(workdir, config, data=experiment.dataset.fingerprint))
+        if extra_fingerprint is not None:
+            hosts.run_on_first(runs.provenance.keep_extra, workdir, extra_fingerprint)
         if warmup_from is not None:
             hosts.run_on_first(runs.warmup.adopt, warmup_from, workdir)
         manager = stack.enter_context(checkpoints.open_checkpoints(workdir / "checkpoints"))
@@ -77,16 +78,12 @@ def run(
         if first_epoch == timetable.num_epochs:
             return experiment
         _print_start(config, experiment, workdir, num_extra=0 if extra is None else extra.size, done=done)
-        if done:
-            state = checkpoints.restore(manager, done, step.replicated_shapes(experiment.state_shapes()))
-        else:
-            state = step.replicate(experiment.create_state())
         # Lines of an epoch that was stopped in its validation are written again.
         resume_at = done if done == first_epoch * timetable.steps_per_epoch else done - 1
         with contextlib.closing(runs.MetricsLog(workdir, resume_at=resume_at, writers=writers)) as log:
             training = _Training(
                 experiment,
-                state,
+                _load_state(manager, experiment, done),
                 take_step=create_step(config, experiment),
                 extra=extra,
                 num_extra=settings.num_extra(config),
@@ -100,6 +97,13 @@ def run(
             )
             training.run(first_epoch)
     return experiment
+
+
+def _load_state(manager: ocp.CheckpointManager, experiment: Experiment, done: int) -> step.State:
+    """Returns the state after `done` steps: of a checkpoint, or the one before the first step."""
+    if not done:
+        return step.replicate(experiment.create_state())
+    return checkpoints.restore(manager, done, step.replicated_shapes(experiment.state_shapes()))
 
 
 def create_step(
@@ -171,6 +175,17 @@ class _Timetable:
     def saves_after_epoch(self, epoch: int) -> bool:
         """Whether a checkpoint is written after a 0-based epoch even if it is not the best so far."""
         return epoch + 1 in (self.num_epochs, self.kept_warmup_epochs) or (epoch + 1) % self.every_epochs == 0
+
+
+def _create_timetable(config: ConfigDict, experiment: Experiment) -> _Timetable:
+    return _Timetable(
+        batch_size=config.optim.batch_size,
+        num_epochs=config.optim.num_epochs,
+        steps_per_epoch=experiment.steps_per_epoch,
+        every_steps=config.checkpoint.every_steps,
+        every_epochs=config.checkpoint.every_epochs,
+        kept_warmup_epochs=config.method.warmup_epochs if config.checkpoint.keep_warmup else 0,
+    )
 
 
 @dataclasses.dataclass
@@ -437,3 +452,5 @@ def _print_start(
         )
     if done:
         print(f"going on after step {done:,}, in epoch {done // experiment.steps_per_epoch + 1}")
+    elif (workdir / "damaged").is_dir():
+        print("beginning anew: there is no checkpoint to go on from")

@@ -103,10 +103,8 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None) -> Source:
         return digits.source()
     if name == "folder":
         return folder.source(data_dir)
-    from jaxrw.data import (
-        cifar,
-        prepared,
-    )  # They take two seconds, which digits and folders need not wait for.
+    # They take two seconds to import, which digits and folders need not wait for.
+    from jaxrw.data import cifar, prepared
 
     root = directory(data_dir or prepared.default_directory())
     path = prepared.find(name, root)

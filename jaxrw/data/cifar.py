@@ -166,9 +166,8 @@ def _verify(name: str, file: pathlib.Path, *, archive: Archive, advice: str) -> 
 def _members(file: pathlib.Path, *, archive: Archive) -> dict[str, bytes]:
     """Reads the needed members of an archive into memory, so that no name in it becomes a path on disk."""
     wanted = {*archive.train_files, *archive.test_files, *(member for _, member in archive.name_files)}
-    with tarfile.open(
-        file, "r:gz"
-    ) as tar:  # in one pass, because going back in a gzip file means starting again
+    # In one pass, because going back in a gzip file means starting again.
+    with tarfile.open(file, "r:gz") as tar:
         return {
             member.name: content.read()
             for member in tar

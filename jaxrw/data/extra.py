@@ -1,9 +1,10 @@
 """More training images, such as generated ones, read from .npz files a few at a time."""
 
+import hashlib
 import os
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from jaxrw.data.dataset import Split, check_labels, describe, sides
 from jaxrw.system.errors import UserError, one_line
 
 _FIELD = "extra.path"
+_ARRAYS = ("image", "label")
 
 # What NumPy and zipfile raise for files that are no .npz, or damaged ones.
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -22,10 +24,14 @@ class ExtraImages:
 
     Attributes:
       size: number of images.
+      fingerprint: SHA-256 of the checksums that their files hold, which tells them from others.
     """
 
-    def __init__(self, parts: Sequence[tuple[np.ndarray, np.ndarray]], downscale: int) -> None:
+    def __init__(
+        self, parts: Sequence[tuple[np.ndarray, np.ndarray]], downscale: int, fingerprint: str
+    ) -> None:
         """Joins parts of images [N, H, W, C] and labels [N]; `downscale` as of `jaxrw.data.load`."""
+        self.fingerprint = fingerprint
         self._parts, self._downscale = parts, downscale
         self._ends = np.cumsum([len(labels) for _, labels in parts])
         self.size = int(self._ends[-1])
@@ -68,13 +74,27 @@ def load(
         raise UserError(f"{_FIELD} is {str(path)!r}; there is no .npz file in it")
     wanted = (shape[0] * downscale, shape[1] * downscale, shape[2])
     return ExtraImages(
-        [_read(file, shape=wanted, num_classes=num_classes) for file in files], downscale=downscale
+        [_read(file, shape=wanted, num_classes=num_classes) for file in files],
+        downscale=downscale,
+        fingerprint=_fingerprint(files),
     )
+
+
+def _fingerprint(files: Iterable[pathlib.Path]) -> str:
+    """Returns the SHA-256 of the checksums and sizes of the arrays of .npz files, without reading the arrays."""
+    digest = hashlib.sha256()
+    for file in files:
+        with zipfile.ZipFile(file) as archive:
+            for name in _ARRAYS:
+                info = archive.getinfo(f"{name}.npy")
+                digest.update(f"{name} {info.CRC} {info.file_size}\n".encode())
+    return digest.hexdigest()
 
 
 def _read(file: pathlib.Path, *, shape: tuple[int, ...], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     try:
-        pixels, labels = _member(file, "image"), np.array(_member(file, "label"))
+        pixels, labels = (_member(file, name) for name in _ARRAYS)
+        labels = np.array(labels)
     except _DAMAGE as error:
         raise UserError(
             f"{_FIELD}: {file} cannot be used ({one_line(error)}); it must be a .npz file with image uint8 "

@@ -44,13 +44,16 @@ def keep(workdir: pathlib.Path) -> None:
         scratch.rename(kept)
 
 
-def check(source: str | pathlib.Path, config: ConfigDict, data: Fingerprint) -> None:
+def check(
+    source: str | pathlib.Path, config: ConfigDict, data: Fingerprint, extra: str | None = None
+) -> None:
     """Checks that a run keeps the warm-up of a config on the same images.
 
     Args:
       source: directory of a run that was trained with `checkpoint.keep_warmup`.
       config: resolved config of the run that is to begin with it.
       data: fingerprint of its images.
+      extra: fingerprint of its extra images; None: it has none.
 
     Raises:
       UserError: no warm-up is kept there, or that of another config or other images.
@@ -64,6 +67,8 @@ def check(source: str | pathlib.Path, config: ConfigDict, data: Fingerprint) -> 
     try:
         kept = shared_fields(settings.completed(settings.flatten(read_object(source / "config.json"))))
         provenance.check(source, data, flag="--warmup_from")
+        if extra is not None:
+            provenance.check_extra(source, extra, flag="--warmup_from")
     except UnusableFileError as error:
         raise UserError(
             f"--warmup_from {source} has no usable config.json or dataset.json: {error}"
@@ -71,6 +76,12 @@ def check(source: str | pathlib.Path, config: ConfigDict, data: Fingerprint) -> 
     wanted = shared_fields(settings.flatten(settings.as_json(config)))
     if differing := settings.differences(kept, wanted):
         raise UserError(f"--warmup_from {source} is another warm-up: {'; '.join(differing)}")
+
+
+def has_begun(workdir: pathlib.Path) -> bool:
+    """Returns whether a run has a checkpoint, so that it needs no warm-up of another one."""
+    directory = workdir / "checkpoints"
+    return directory.is_dir() and any(path.name.isdecimal() for path in directory.iterdir())
 
 
 def adopt(source: str | pathlib.Path, workdir: pathlib.Path) -> None:
@@ -97,6 +108,9 @@ def adopt(source: str | pathlib.Path, workdir: pathlib.Path) -> None:
             file.write("".join(f"{json.dumps(line)}\n" for line in lines).encode())
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.copytree(kept / "checkpoints", scratch)
+        shutil.rmtree(
+            workdir / "checkpoints", ignore_errors=True
+        )  # empty, of a run that was stopped before any step
         scratch.rename(workdir / "checkpoints")  # last, because a run with checkpoints has begun
     except (OSError, shutil.Error, IndexError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -196,6 +196,36 @@ def test_a_warm_up_of_other_images_is_refused(finished, tmp_path):
     train.run(config(moved, method__gamma=5.0), tmp_path / "new", warmup_from=kept)
 
 
+def test_other_extra_images_are_refused(finished, tmp_path):
+    """In a run under way and in one that is to begin with its warm-up; moved ones go on."""
+    _, images = finished
+    names = ("first", "moved", "other")
+    for name, seed in zip(names, (0, 0, 1), strict=True):
+        pixels = np.random.RandomState(seed).randint(0, 256, (9, 8, 8, 3), np.uint8)
+        np.savez(tmp_path / f"{name}.npz", image=pixels, label=np.arange(9) % 3)
+    first, moved, other = (
+        config(images, extra__path=str(tmp_path / f"{name}.npz"), extra__share=0.5) for name in names
+    )
+    kept = tmp_path / "kept"
+    first.checkpoint.keep_warmup = True
+    train.run(first, kept)
+    before = contents(kept)
+    edited = json.loads((kept / "config.json").read_text())
+    for wanted, is_refused in ((other, True), (moved, False)):
+        # The path is a field of the config: whoever moves the images edits it.
+        edited["extra"]["path"] = wanted.extra.path
+        (kept / "config.json").write_text(json.dumps(edited))
+        for arguments in ({"workdir": kept}, {"workdir": tmp_path / "new", "warmup_from": kept}):
+            if is_refused:
+                with pytest.raises(UserError, match="kept belongs to other extra images"):
+                    train.run(wanted, **arguments)
+                assert not (tmp_path / "new").exists()
+            else:
+                train.run(wanted, **arguments)
+    changed = {path.name for path, digest in contents(kept).items() if before.get(path) != digest}
+    assert changed == {"config.json"}
+
+
 def test_a_set_of_tensorflow_datasets_that_was_prepared_anew(tmp_path):
     fields = {
         "name": "tiny",

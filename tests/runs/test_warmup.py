@@ -1,13 +1,15 @@
 """Warm-ups that a run keeps and another begins with: the same run as alone; those that do not fit are refused."""
 
+import functools
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from helpers import tiny
 from helpers.trained import last_state, lines
 
-from jaxrw import runs, train
+from jaxrw import runs, settings, train
 from jaxrw.system.errors import UserError
 
 
@@ -36,8 +38,7 @@ def test_a_run_that_begins_with_the_warmup_of_another_method_is_the_same_run(war
         last_state(tmp_path / "alone"),
     )
     assert steps == expected_steps
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), found, expected)
     forked, alone = (lines(tmp_path / name, "train", "validation") for name in ("forked", "alone"))
     assert forked[:4] == lines(warm, "train", "validation")[:4]
     assert [line["step"] for line in forked] == [line["step"] for line in alone]
@@ -86,3 +87,18 @@ def test_a_run_without_a_kept_warmup_is_no_place_to_begin(whole, warm, tmp_path)
     (damaged / "config.json").write_text("[")
     with pytest.raises(UserError, match=r"no usable config\.json"):
         train.run(tiny.config("mail", method__warmup_epochs=2), tmp_path / "other", warmup_from=damaged)
+
+
+def test_a_run_that_was_stopped_before_any_checkpoint_begins_with_the_warmup(warm, tmp_path):
+    """Orbax makes the directory of checkpoints before the first step."""
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    config = tiny.config("mail", method__warmup_epochs=2)
+    runs.write_json(tmp_path / "run" / "config.json", settings.as_json(config))
+    train.run(config, tmp_path / "run", warmup_from=warm)
+    assert runs.warmup.source_of(runs.read_metrics(tmp_path / "run")) == str(warm)
+
+
+def test_a_run_that_has_begun_alone_says_that_the_warmup_has_no_effect(warm, whole, tmp_path, capsys):
+    workdir = shutil.copytree(whole, tmp_path / "run")
+    train.run(tiny.config(), workdir, warmup_from=warm)
+    assert "has begun with a warm-up of its own; --warmup_from has no effect" in capsys.readouterr().err
