@@ -17,7 +17,9 @@ set is needed. On a GPU, float32 uses TF32, as JAX does by default. On a CPU it 
 
 import argparse
 import functools
+import hashlib
 import json
+import pathlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     deadline, path = time.monotonic() + 60 * flags.minutes, timing.RESULTS / "accelerator.json"
     device = jax.devices()[0].device_kind
     kept: dict[str, Row] = json.loads(path.read_text()) if path.exists() and not flags.fresh else {}
+    if flags.fresh:
+        for state in timing.RESULTS.glob("accelerator-*.npz"):
+            state.unlink()
     print(f"{jax.device_count()} x {device}, JAX {jax.__version__}")
     for name, measure in _cases(flags, deadline):
         key = f"{device}, JAX {jax.__version__}: {name}"
@@ -99,8 +104,9 @@ def _cases(flags: argparse.Namespace, deadline: float) -> Iterator[Case]:
     """Yields what is measured by name, the cheapest and most telling first."""
     for part in flags.parts:
         for network in flags.networks:
+            label = f"{network} of width {flags.width[0]}" if flags.width else network
             if part == "exact":
-                yield f"exact {network}", functools.partial(_exact, _config(network, flags, batch=64))
+                yield f"exact {label}", functools.partial(_exact, _config(network, flags, batch=64))
             elif part == "evaluate":
                 config = _config(network, flags, batch=min(500, flags.images))
                 for attack, surrogate in (
@@ -108,7 +114,7 @@ def _cases(flags: argparse.Namespace, deadline: float) -> Iterator[Case]:
                     *((suite.AUTOATTACK, surrogate) for surrogate in suite.SURROGATES),
                 ):
                     words = "" if surrogate == "none" else f", surrogate {surrogate}"
-                    name = f"{attack} of {flags.images} images, {network}{words}"
+                    name = f"{attack} of {flags.images} images, {label}{words}"
                     yield (
                         name,
                         functools.partial(_evaluate, config, attack, surrogate, flags.images, deadline),
@@ -118,7 +124,7 @@ def _cases(flags: argparse.Namespace, deadline: float) -> Iterator[Case]:
                     for dtype in flags.dtype:
                         config = _config(network, flags, batch=batch, dtype=dtype)
                         measure = _step if part == "step" else _torch_step
-                        name = f"{part} {network} {dtype} batch {batch}"
+                        name = f"{part} {label} {dtype} batch {batch}"
                         yield name, functools.partial(measure, config, flags.repeats)
 
 
@@ -173,6 +179,7 @@ def _evaluate(config: ConfigDict, attack: str, surrogate: str, number: int, dead
     more: Row = {}
     if attack == suite.AUTOATTACK:
         timing.RESULTS.mkdir(exist_ok=True)
+        state = _state_path(config, surrogate, number)
         result = autoattack(
             jax.random.key(0),
             logits_fn,
@@ -182,8 +189,9 @@ def _evaluate(config: ConfigDict, attack: str, surrogate: str, number: int, dead
             batch_size=config.optim.batch_size,
             surrogate=experiment.surrogate(surrogate, variables),
             progress=lambda now: _check(deadline),
-            state_path=timing.RESULTS / f"accelerator-{config.model.name}-{surrogate}.npz",
+            state_path=state,
         )
+        state.unlink()
         seconds = sum(result.seconds.values())  # of all calls, if it was interrupted
         robust = 100 * float(result.robust.mean())
         if surrogate != "none":
@@ -201,6 +209,20 @@ def _evaluate(config: ConfigDict, attack: str, surrogate: str, number: int, dead
         robust = evaluator.measure(attack, step.replicate(variables)).accuracy
         seconds = time.perf_counter() - began
     return {"seconds": seconds, "robust_percent": robust} | more
+
+
+def _state_path(config: ConfigDict, surrogate: str, number: int) -> pathlib.Path:
+    """Returns where the state of an AutoAttack is until it ends, which is of this device and these settings alone."""
+    model = config.model.name, config.model.width
+    words = [
+        jax.devices()[0].device_kind,
+        jax.__version__,
+        *model,
+        surrogate,
+        number,
+        config.optim.batch_size,
+    ]
+    return timing.RESULTS / f"accelerator-{hashlib.sha256(repr(words).encode()).hexdigest()[:16]}.npz"
 
 
 def _exact(config: ConfigDict) -> Row:

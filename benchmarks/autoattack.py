@@ -7,7 +7,8 @@ r"""AutoAttack here against the reference implementation in PyTorch: same weight
 
 Runs every part with both implementations and prints a table. Model, data set, norm and eps are of RUN/config.json,
 the images the first test images. Finished parts are kept in RUN/reference: after an interruption, the same command
-resumes. Seconds are wall-clock seconds of the attacks, compiling included. The parts:
+resumes; with other images, threads or batch sizes, or after another training, it begins anew. Seconds are wall-clock
+seconds of the attacks, compiling included. The parts:
 
     standard    the standard set, each attack on what the ones before it left robust
     ATTACK-S    one attack alone on all images, with seed S, as square-0
@@ -17,6 +18,7 @@ With --plain the same network is made of `flax.linen.Conv` alone, as in a model 
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import json
 import os
@@ -93,6 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch_size=flags.batch_size,
         plain=flags.plain,
     )
+    circumstances = {
+        "images": len(problem.labels),
+        "batch_size": problem.batch_size,
+        "threads": flags.threads,
+        "norm": problem.norm,
+        "eps": problem.eps,
+        "weights": hashlib.sha256(problem.weights.read_bytes()).hexdigest(),
+    }
     directory = flags.run / "reference"
     directory.mkdir(exist_ok=True)
     rows = []
@@ -104,9 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ("reference", run_reference),
         ):
             path = directory / f"{name}-{part}.json"
-            if not path.exists():
-                path.write_text(json.dumps(run(problem, attacks, seed)))
-            results.append(json.loads(path.read_text()))
+            kept = json.loads(path.read_text()) if path.exists() else {}
+            if kept.get("circumstances") != circumstances:
+                kept = {"circumstances": circumstances, **run(problem, attacks, seed)}
+                path.write_text(json.dumps(kept))
+            results.append(kept)
         rows += compare(part, *results, size=len(problem.labels))
     print(timing.table(rows))
 
