@@ -58,9 +58,8 @@ def get_config() -> ConfigDict:
     config.method.lam = -1.0  # GAIRAT's shift Lambda
     config.method.constant = 1.0  # weight of "constant", the control experiment
     config.method.temperature = 1.0  # r of "done", in nats
-    config.method.normalize = placeholder(
-        bool
-    )  # divide weights by their batch mean; None: as the method does
+    # Divide weights by their batch mean; None: as the method does.
+    config.method.normalize = placeholder(bool)
     config.method.grad_through_weights = False  # True: differentiate the weights, as WMMR's public code
 
     # What is weighted. standard: cross-entropy of adversarial images; trades, whose attack ascends the KL divergence
@@ -68,18 +67,16 @@ def get_config() -> ConfigDict:
     config.objective = ConfigDict()
     config.objective.name = "standard"  # a key of `jaxrw.methods.OBJECTIVES`
     config.objective.lam = 6.0  # factor of the KL divergence; TRADES 6, MART and MAIL-TRADES 5
-    config.objective.smoothing = (
-        0.0  # share of each label that is spread over all classes; none in the KL divergence
-    )
+    # Share of each label that is spread over all classes; none in the KL divergence.
+    config.objective.smoothing = 0.0
     # Whether the clean images of trades and mart count in BatchNorm's running statistics: True as in MAIL's code, where
     # they come first; False as in DeepMind's, where only adversarial ones do.
     config.objective.clean_statistics = True
 
     # Adversarial weight perturbation (Wu et al. 2020): each step is computed at weights that ascend the loss.
     config.awp = ConfigDict()
-    config.awp.gamma = placeholder(
-        float
-    )  # length relative to the weights: 0.01, 0.005 for trades; None: no AWP
+    # Length relative to the weights: 0.01, 0.005 for trades; None: no AWP.
+    config.awp.gamma = placeholder(float)
     config.awp.start_epoch = 0  # 0-based
 
     # Of the parameters over steps; if there is one, it is validated, chosen as best, evaluated and exported.

@@ -65,7 +65,7 @@ def main(argv: Sequence[str], *, launcher: pathlib.Path | None = None) -> int:
     except Stopped as error:
         status, message = preemption.STATUS, str(error)
     except KeyboardInterrupt:
-        status, message = 130, "stopped; the same command goes on from what has been saved"
+        status, message = 130, f"stopped{preemption.HINT}"
     print(f"{pathlib.Path(argv[0]).name}: {message}", file=sys.stderr)
     if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
         from jaxrw.system import hosts
@@ -135,7 +135,7 @@ def _train_and_evaluate(values: flags.FlagValues, workdir: str) -> None:
     from jaxrw.system import hosts
 
     experiment = None
-    with hosts.as_run_errors():
+    with hosts.naming_lost_processes():
         if values.mode == "train":
             experiment = train.run(values.config, workdir, warmup_from=values.warmup_from)
         results = evaluate.run(values.config, workdir, checkpoint=values.checkpoint, experiment=experiment)

@@ -86,8 +86,7 @@ def test_killed_after_epoch_2_and_run_again_equals_uninterrupted(whole, tmp_path
 def check_same(workdir, whole):
     """Same arrays bit for bit, same checkpoints kept, same lines."""
     (resumed, *resumed_steps), (expected, *expected_steps) = last_state(workdir), last_state(whole)
-    for a, b in zip(resumed, expected, strict=True):
-        np.testing.assert_array_equal(a, b)
+    jax.tree.map(np.testing.assert_array_equal, resumed, expected)
     assert resumed_steps == expected_steps
     assert lines(workdir, "train", "validation") == lines(whole, "train", "validation")
 
@@ -252,7 +251,8 @@ def test_a_warm_up_that_never_ends_is_said(tmp_path, capsys, monkeypatch):
 def test_autoattack_goes_on_and_other_attacks_leave_its_state_alone(whole, tmp_path, monkeypatch):
     """Stopped within AutoAttack, then another attack, then AutoAttack again: from its state, which then goes."""
     workdir = shutil.copytree(whole, tmp_path / "run")
-    state = workdir / "autoattack-last.npz"
+    state, earlier = workdir / "autoattack-last-12.npz", workdir / "autoattack-last-8.npz"
+    earlier.write_bytes(b"of a checkpoint that was the last one before")
 
     def stop(*arguments, state_path, **options):
         state_path.write_bytes(b"state")
@@ -274,6 +274,7 @@ def test_autoattack_goes_on_and_other_attacks_leave_its_state_alone(whole, tmp_p
     assert checkpoint["accuracy"]["aa"] == pytest.approx(checkpoint["autoattack"]["accuracy"]["square"])
     assert checkpoint["accuracy"]["aa"] <= checkpoint["autoattack"]["clean_accuracy"]
     assert not state.exists()
+    assert not earlier.exists()
 
 
 def test_without_validation_there_is_no_best_and_the_run_says_so(tmp_path, capsys):
@@ -303,6 +304,7 @@ def test_a_directory_of_another_config_is_refused_with_the_fields(whole):
     assert "optim.learning_rate is 0.1 there and 0.2 here" in str(error.value)
     assert (whole / "config.json").read_text() == before
     train.run(tiny.config(dataset__data_dir="elsewhere"), whole)  # data may move between machines
+    train.run(tiny.config(checkpoint__every_steps=2, evaluation__attacks=("aa",)), whole)  # changes no number
 
 
 def test_ranking_of_checkpoints(tmp_path):

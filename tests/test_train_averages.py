@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
-from helpers.trained import interrupted_at, lines, state_of
+from helpers.trained import interrupted_at, last_state, lines
 
 from jaxrw import evaluate, export, train
 from jaxrw.networks import torch_weights
@@ -39,7 +39,7 @@ def test_a_run_with_averages_awp_and_extra_images_resumes_with_the_same_bits(tmp
         except KeyboardInterrupt:
             stops += 1
     assert stops == 3
-    states = [state_of(config, tmp_path / name) for name in ("whole", "run")]
+    states = [last_state(tmp_path / name, config)[0] for name in ("whole", "run")]
     jax.tree.map(np.testing.assert_array_equal, *states)
     assert lines(tmp_path / "run") == lines(tmp_path / "whole")
     average, live = states[0].average["params"], states[0].params
@@ -52,7 +52,7 @@ def test_the_average_is_what_is_evaluated(tmp_path):
     """Of a finished run: validation, evaluation and export use the average, with the model's own statistics (EMA)."""
     config = tiny.config(average__name="ema", average__decay=0.9)
     experiment = train.run(config, tmp_path)
-    state = state_of(config, tmp_path)
+    state, *_ = last_state(tmp_path, config)
     results = evaluate.run(config, tmp_path, checkpoint="last")
 
     def clean(variables, split):

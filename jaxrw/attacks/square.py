@@ -288,9 +288,8 @@ def _move_window(
     if norm.name == "l2":
         length = jnp.sqrt(jnp.maximum(eps**2 - whole**2, 0) / channels + moved**2)
     else:
-        length = (
-            jnp.maximum(eps - whole, 0) + moved * channels
-        )  # As in the public code; the projection shortens it.
+        # As in the public code; the projection shortens it.
+        length = jnp.maximum(eps - whole, 0) + moved * channels
     added = added / (size(added) + _TINY) * length
     steps = jnp.where(first, added, jnp.where(second, 0, steps))
     if norm.name == "l2":

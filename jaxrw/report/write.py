@@ -1,14 +1,13 @@
 """Writes the report of all runs below a directory as Markdown, LaTeX, CSV and one HTML page."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jaxrw.report.document import Document
-from jaxrw.report.evidence.collect import Problem, collect
+from jaxrw.report.evidence.collect import Problem, Run, collect
 from jaxrw.report.evidence.comparisons import Comparison
 from jaxrw.report.evidence.groups import group_runs
 from jaxrw.report.evidence.questions import read_questions
@@ -18,8 +17,9 @@ from jaxrw.report.render import render_latex, render_markdown, render_page
 from jaxrw.report.sections import compare_all, count_runs, create_section
 from jaxrw.report.spreadsheet import render_comparisons, render_csv
 from jaxrw.report.terminal import table
+from jaxrw.runs.json_files import as_run_errors
 from jaxrw.system import files
-from jaxrw.system.errors import RunError, UserError
+from jaxrw.system.errors import UserError
 
 # In the directory of all runs: what its owner has to say about them, in Markdown.
 _NOTES = "notes.md"
@@ -57,11 +57,11 @@ def run(
         )
     settings = [(setting, create_tables(setting)) for setting in group_runs(runs, problems)]
     questions = read_questions(workdir)
-    with _as_run_errors(directory):
+    title, notes = _read_notes(workdir / _NOTES)
+    with as_run_errors(directory):
         pictures = draw_fronts([setting for setting, _ in settings], directory)
     comparisons = [compare_all(setting, tables, questions) for setting, tables in settings]
     problems += _unanswered(questions, comparisons)
-    title, notes = _read_notes(workdir / _NOTES)
     document = Document(
         title=title or f"Results of {workdir.resolve().name}",
         notes=notes,
@@ -81,20 +81,23 @@ def run(
     }
     if markdown_path:
         path = pathlib.Path(markdown_path)
-        with _as_run_errors(workdir):
+        with as_run_errors(workdir):
             texts[path] = render_markdown(_with_pictures_in(workdir, document), path.parent)
+    _write(texts)
+    return _describe(runs, problems, directory)
+
+
+def _write(texts: Mapping[pathlib.Path, str]) -> None:
     for path, text in texts.items():
-        with _as_run_errors(path):
+        with as_run_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.replacing(path) as file:
                 file.write(text.encode())
-    results = {
-        run.path: {
-            "config": run.content["config"],
-            "checkpoints": run.checkpoints,
-        }
-        for run in runs
-    }
+
+
+def _describe(runs: Iterable[Run], problems: Iterable[Problem], directory: pathlib.Path) -> str:
+    """Returns a table of the runs, the problems, and where the report is."""
+    results = {run.path: {"config": run.content["config"], "checkpoints": run.checkpoints} for run in runs}
     lines = [f"{problem.path}: {problem.words}" for problem in problems]
     return "\n".join([table(results), "", *lines, f"report in {directory}"])
 
@@ -105,15 +108,6 @@ def _unanswered(
     """Returns a problem for each table of questions that no setting has an answer to."""
     words = "no table, since no runs with one setting have both rows of one of its comparisons"
     return [Problem(title, words) for title in titles if not any(compared[title] for compared in comparisons)]
-
-
-@contextlib.contextmanager
-def _as_run_errors(path: pathlib.Path) -> Iterator[None]:
-    """Converts errors of writing into `RunError`."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _with_pictures_in(directory: pathlib.Path, document: Document) -> Document:

@@ -33,7 +33,7 @@ def open_checkpoints(directory: pathlib.Path) -> Iterator[ocp.CheckpointManager]
     Each gets a copy of the dataset.json beside `directory`, if there is one.
 
     Moves damaged and half-written checkpoints to `damaged` beside `directory`, with a warning on standard error, so
-    that the checkpoint before is used. Waits at its end for checkpoints that are being written.
+    that the checkpoint before is used if there is one. Waits at its end for checkpoints that are being written.
 
     Raises:
       RunError: a checkpoint cannot be written.
@@ -152,8 +152,7 @@ def _clean(directory: pathlib.Path) -> None:
         elif path.name.isdecimal() and (damage := integrity.find_damage(path)):
             aside = integrity.move_aside(path, directory.parent / "damaged")
             print(
-                f"warning: checkpoint {path} is damaged: {damage}; it is kept as {aside}, "
-                "and the one before it is used",
+                f"warning: checkpoint {path} is damaged: {damage}; it is kept as {aside}",
                 file=sys.stderr,
             )
 

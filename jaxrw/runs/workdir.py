@@ -20,9 +20,6 @@ from jaxrw.runs.metrics import count_foreign_lines
 from jaxrw.system import hosts
 from jaxrw.system.errors import RunError, UserError
 
-# Fields that may change between two commands on one directory: the data may lie elsewhere on another machine.
-_MAY_DIFFER = ("dataset.data_dir", "evaluation.save_adversarial", "checkpoint.keep_warmup", "writers")
-
 # File with the operating system's lock, which is released when the process ends in any way.
 LOCK = ".lock"
 
@@ -43,7 +40,8 @@ def open_workdir(
       workdir: the directory.
       config: resolved.
       data: fingerprint of the images. They may lie elsewhere than before, but must be the same. None: not checked.
-      may_differ: prefixes of dotted fields in which the config may differ from the directory's config.json.
+      may_differ: prefixes of dotted fields in which the config may differ from the directory's config.json, beside
+        those of `settings.WITHOUT_EFFECT`.
 
     Yields:
       The path of the directory.
@@ -56,7 +54,7 @@ def open_workdir(
     with contextlib.ExitStack() as stack:
         # If several processes form one run, the first one writes.
         fields = settings.as_json(config)
-        hosts.run_on_first(_prepare, workdir, stack, fields, data, (*_MAY_DIFFER, *may_differ))
+        hosts.run_on_first(_prepare, workdir, stack, fields, data, (*settings.WITHOUT_EFFECT, *may_differ))
         yield workdir
 
 

@@ -13,6 +13,7 @@ import tensorboardX
 from ml_collections import ConfigDict
 from PIL import Image
 
+from jaxrw import settings
 from jaxrw.system.errors import UserError
 from jaxrw.training import histograms
 
@@ -148,12 +149,12 @@ WRITERS: dict[str, Callable[[pathlib.Path, int | None], Writer]] = {
 
 
 def names(config: ConfigDict) -> tuple[str, ...]:
-    """Returns the names of a config's writers; earlier versions had no such field and wrote for TensorBoard.
+    """Returns the names of a config's writers, also of one from before there was such a field.
 
     Raises:
       UserError: a name is unknown, or its package is not installed.
     """
-    chosen: tuple[str, ...] = tuple(config.get("writers", ("tensorboard",)))
+    chosen: tuple[str, ...] = tuple(settings.completed(settings.flatten(config.to_dict()))["writers"])
     for name in chosen:
         if name not in WRITERS:
             raise UserError(

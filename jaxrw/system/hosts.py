@@ -74,7 +74,7 @@ def initialize(
 
 
 @contextlib.contextmanager
-def as_run_errors() -> Iterator[None]:
+def naming_lost_processes() -> Iterator[None]:
     """Converts errors between processes, most often because one of them has ended, into `RunError`."""
     try:
         yield

@@ -101,7 +101,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
         data_dir=config.dataset.data_dir,
         train_size=config.dataset.train_size,
         validation_size=config.dataset.validation_size,
-        validation_share=config.dataset.get("validation_share"),
+        validation_share=config.dataset.validation_share,
         test_size=config.dataset.test_size,
         test_split=config.dataset.test_split,
         downscale=config.dataset.downscale,

@@ -147,7 +147,7 @@ if __name__ == "__main__":
         hosts.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=processes, process_id=process)
     if sys.argv[5] == "killed":
         try:
-            with hosts.as_run_errors():
+            with hosts.naming_lost_processes():
                 killed()
         except RunError as error:
             print(error, file=sys.stderr)

@@ -21,19 +21,12 @@ def lines(workdir, *kinds):
     ]
 
 
-def last_state(workdir):
-    """Leaves of the last checkpoint's state, as NumPy arrays, and the steps of the last and the best."""
-    template = create_experiment(tiny.config()).create_state()
+def last_state(workdir, config=None):
+    """The last checkpoint's state as NumPy arrays, and the steps of the last and the best; config None: tiny's."""
+    template = create_experiment(config or tiny.config()).create_state()
     with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
         state = checkpoints.restore(manager, manager.latest_step(), template)
-        return jax.tree.map(np.asarray, jax.tree.leaves(state)), manager.latest_step(), manager.best_step()
-
-
-def state_of(config, workdir):
-    """The last checkpoint's state as NumPy arrays."""
-    template = create_experiment(config).create_state()
-    with checkpoints.open_checkpoints(workdir / "checkpoints") as manager:
-        return jax.tree.map(np.asarray, checkpoints.restore(manager, manager.latest_step(), template))
+        return jax.tree.map(np.asarray, state), manager.latest_step(), manager.best_step()
 
 
 def interrupted_at(*numbers):

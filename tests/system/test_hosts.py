@@ -179,7 +179,7 @@ def test_alone_everything_is_free():
     assert hosts.gather(array) is array
     np.testing.assert_array_equal(hosts.local_part(array), array)
     assert hosts.local_mask(3).all()
-    with pytest.raises(ValueError, match="Gloo"), hosts.as_run_errors():
+    with pytest.raises(ValueError, match="Gloo"), hosts.naming_lost_processes():
         raise ValueError("Gloo")
 
 
@@ -206,6 +206,6 @@ def coded(code):
 )
 def test_errors_of_a_lost_process(error, lost, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(RunError if lost else type(error)) as raised, hosts.as_run_errors():
+    with pytest.raises(RunError if lost else type(error)) as raised, hosts.naming_lost_processes():
         raise error
     assert ("process 0 of 2 has lost another one" in str(raised.value)) is lost
