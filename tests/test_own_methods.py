@@ -42,7 +42,7 @@ def test_the_page_trains_resumes_and_is_reported(here, capsys):
     del methods.METHODS["confidence"]
     assert run("--mode=report", "--workdir=runs") == 0
     assert "| Confidence, power 2" in (here / "runs/report/report.md").read_text()
-    del methods.METHODS["confidence"]
+    assert "confidence" not in methods.METHODS
     assert run("--mode=evaluate", "--workdir=runs/own") == 2
     assert "give that file with --config" in capsys.readouterr().err
 
@@ -60,15 +60,6 @@ def test_the_code_is_that_which_was_loaded(here, monkeypatch):
     source = methods.METHODS["confidence"].source
     assert "** power" in source
     assert source.startswith("def ")
-
-
-def test_a_report_knows_it_without_adding_it(here, capsys):
-    """Nor can it be trained or drawn afterwards without its config file."""
-    (here / "own.py").write_text(PAGE)
-    assert run("--config=own.py", *TINY, "--workdir=runs/own") == 0
-    del methods.METHODS["confidence"]
-    assert run("--mode=report", "--workdir=runs") == 0
-    assert "confidence" not in methods.METHODS
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def parameters(method, **overrides):
     extra = None
     if "extra__share" in overrides:
         config.extra.path = "no file"
-        extra = ExtraImages([random_images(7), random_images(4)], downscale=1)
+        extra = ExtraImages([random_images(7), random_images(4)], downscale=1, fingerprint="")
     experiment = dataclasses.replace(create_experiment(config), model=OneConvolution())
     train_step = train.create_step(config, experiment)
     state = step.replicate(experiment.create_state())
