@@ -51,9 +51,9 @@ def run(
     writers = runs.writers.names(config)
     experiment = create_experiment(config)
     extra = _load_extra(config, experiment)
-    if runs.warmup.has_begun(pathlib.Path(workdir)):
+    if warmup_from is not None and runs.warmup.has_begun(pathlib.Path(workdir)):
         own = runs.warmup.source_of(runs.read_metrics(pathlib.Path(workdir))) is None
-        if warmup_from is not None and own and hosts.is_first():
+        if own and hosts.is_first():
             words = f"{workdir} has begun with a warm-up of its own; --warmup_from has no effect"
             print(f"warning: {words}", file=sys.stderr)
         warmup_from = None

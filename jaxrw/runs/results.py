@@ -213,9 +213,9 @@ def begin_results(
       data: fingerprint of the images; None: unknown.
     """
     content = settings.as_json(config)
+    before = settings.completed(settings.flatten(earlier["config"])) if earlier else {}
     if earlier:  # Images that have moved are the same ones; where numbers were measured is not rewritten.
         content["dataset"]["data_dir"] = earlier["config"]["dataset"].get("data_dir")
-        before = settings.completed(settings.flatten(earlier["config"]))
         for field in suite.unasked_settings(config.evaluation.attacks):  # What was measured with them stays.
             content["evaluation"][field] = before[f"evaluation.{field}"]
     return {
@@ -233,7 +233,7 @@ def begin_results(
                 **identity,
                 "num_examples": num_examples,
                 "chance": chance,
-                **_earlier_measurements(earlier, content["evaluation"], name, identity, num_examples),
+                **_earlier_measurements(earlier, before, content["evaluation"], name, identity, num_examples),
             }
             for name, identity in identities.items()
         },
@@ -242,17 +242,17 @@ def begin_results(
 
 def _earlier_measurements(
     earlier: Results | None,
+    before: Mapping[str, Any],
     evaluation: Mapping[str, Any],
     name: str,
     identity: Checkpoint,
     num_examples: int,
 ) -> Checkpoint:
-    """Returns what earlier results hold of the same checkpoint and was measured with the same settings."""
+    """Returns what earlier results, whose flat config is `before`, hold of the same checkpoint and settings."""
     measurements: Checkpoint = {"accuracy": dict.fromkeys(suite.ATTACKS)}
     checkpoint = (earlier and earlier["checkpoints"].get(name)) or {}
     wanted = {"step": identity.get("step"), "sha256": identity.get("sha256"), "num_examples": num_examples}
     if earlier and wanted == {field: checkpoint.get(field) for field in wanted}:
-        before = settings.completed(settings.flatten(earlier["config"]))
         for attack, entry in suite.ATTACKS.items():
             if all(before[f"evaluation.{field}"] == evaluation[field] for field in entry.settings):
                 measurements["accuracy"][attack] = checkpoint["accuracy"].get(attack)

@@ -104,20 +104,16 @@ def finished(item: Run) -> Results | None:
         return None
     checkpoints, attacks = results["checkpoints"], item.config.evaluation.attacks
     unasked = {f"evaluation.{field}" for field in suite.unasked_settings(attacks)}
+    configs = results["config"], settings.as_json(item.config)
+    effects = (settings.with_effect(settings.completed(settings.flatten(config))) for config in configs)
     found, wanted = (
-        {name: value for name, value in settings.with_effect(fields).items() if name not in unasked}
-        for fields in (
-            settings.completed(settings.flatten(config))
-            for config in (results["config"], settings.as_json(item.config))
-        )
+        {name: value for name, value in fields.items() if name not in unasked} for fields in effects
     )
     named = [value for name, value in checkpoints.items() if f"--checkpoint={name}" in item.own_flags]
     if None in named:
         return None  # The run itself says why there is no such checkpoint.
     accuracies = [value["accuracy"] for value in named or checkpoints.values() if value]
-    places = [
-        config["dataset"].get("data_dir") for config in (results["config"], settings.as_json(item.config))
-    ]
+    places = [config["dataset"].get("data_dir") for config in configs]
     is_finished = (
         found == wanted
         # Only the run itself can tell whether images of a user that lie elsewhere are the same.
