@@ -43,8 +43,8 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     config = _load_config(argv)
     if config is not None:
         argv = _check_fields(argv, config)
-    _define_flags(values, argv, config)
     try:
+        _define_flags(values, argv, config)
         positional = values(argv)[1:]
     except flags.IllegalFlagValueError as error:
         raise UserError(_wrong_value(config, error)) from error
@@ -119,6 +119,8 @@ def _check_combination(values: flags.FlagValues) -> None:
         raise UserError(f"--checkpoint is for --mode evaluate and export; --mode is {values.mode}")
     if values.markdown and values.mode != "report":
         raise UserError(f"--markdown is for --mode report; --mode is {values.mode}")
+    if values.mode == "report" and values.config is not None:
+        raise UserError("--mode report takes no --config; give --workdir, the directory of all runs")
     if values.warmup_from and (values.mode != "train" or is_sweep(values.config)):
         raise UserError("--warmup_from is for training one run; a sweep has the field sweep.share_warmup")
     if values.list and not is_sweep(values.config):
@@ -148,8 +150,12 @@ def _check_fields(argv: list[str], config: ConfigDict) -> list[str]:
         if match[1] not in fields:
             (nearest,) = difflib.get_close_matches(match[1], fields, n=1, cutoff=0)
             raise UserError(f"--config.{match[1]}: there is no such field; did you mean {nearest}?")
-        if _type_of(match[1], config) is float:
+        if _type_of(match[1], config) is not float:
+            continue
+        if "=" in match[0]:
             argv[position] = match[0] + _as_float(argument[match.end() :])
+        elif position + 1 < len(argv):
+            argv[position + 1] = _as_float(argv[position + 1])
     return argv
 
 
@@ -182,7 +188,7 @@ def _value_of(flag: str, argv: list[str]) -> str | None:
 def _with_path_of_config(argv: list[str]) -> list[str]:
     """Returns the command line with the path of a shipped config in place of its name, if there is no such file."""
     shipped, value = _shipped(), _value_of("config", argv)
-    if value is None or pathlib.Path(value).exists():
+    if value is None or pathlib.Path(value).is_file():
         return argv
     path = shipped / f"{value.removeprefix('configs/').removesuffix('.py')}.py"
     if not path.is_file():
@@ -242,14 +248,23 @@ def _load_run(workdir: pathlib.Path) -> ConfigDict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_tuples)
         settings.add_fields(content)
-        for section, name in (("dataset", "data_dir"), ("evaluation", "corruptions_dir")):
-            content[section][name] = content[section][name] or placeholder(str)
+        _add_types(content)
         return ConfigDict(content)
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {one_line(error)}"
         raise UserError(
             f"--workdir {workdir}: {path.name} cannot be used ({reason}); give the directory of a run, or --config"
         ) from error
+
+
+def _add_types(content: dict[str, Any]) -> None:
+    """Gives the fields that are None the types that configs/base.py has for them, so that flags can set them."""
+    _shipped()
+    base = importlib.import_module("configs.base").get_config()
+    for section, fields in content.items():
+        for name in fields if isinstance(fields, dict) else ():
+            if fields[name] is None and section in base and name in base[section]:
+                fields[name] = placeholder(base[section].get_type(name))
 
 
 def _with_tuples(section: dict[str, Any]) -> dict[str, Any]:

@@ -2,46 +2,35 @@
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import pathlib
-import statistics
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxrw import data, figures, runs
-from jaxrw.attacks import Progress, RobustnessWarning, autoattack, suite
-from jaxrw.attacks.autoattack.bar import AutoAttackProgress
-from jaxrw.attacks.autoattack.resume import StateError
+from jaxrw import figures, runs
+from jaxrw.measure import Evaluation, Restore
 from jaxrw.networks import normalizations, torch_weights
 from jaxrw.runs import checkpoints
-from jaxrw.runs.json_files import as_run_errors, write_json
+from jaxrw.runs.json_files import as_run_errors, read_object
 from jaxrw.runs.metrics import log_evaluation
-from jaxrw.runs.packed import pack
-from jaxrw.runs.progress import evaluation_bar, print_accuracy
 from jaxrw.runs.results import (
     CHECKPOINTS,
     FILE,
     Checkpoint,
     Results,
-    adversarial_file,
-    already_measured,
     begin_results,
-    doubt,
+    keep,
     lost,
-    record,
+    read_kept,
     write_results,
 )
-from jaxrw.system import files, hosts, preemption
+from jaxrw.system import hosts, preemption
 from jaxrw.system.errors import UserError
-from jaxrw.training import accuracy, step
+from jaxrw.training import step
 from jaxrw.training.augment import to_pixels
 from jaxrw.training.experiment import Experiment, create_experiment
 
@@ -50,9 +39,6 @@ _SECTIONS_OF_A_FILE = ("seed", "dataset", "model", "evaluation")
 
 # Test images on which other normalizations of a file are tried, and by how many points one is clearly better.
 _NUM_PROBED, _CLEARLY = 200, 10.0
-
-# Returns the variables of a checkpoint by its name.
-_Restore = Callable[[str], step.Variables]
 
 
 def run(
@@ -79,11 +65,6 @@ def run(
     """
     workdir = pathlib.Path(workdir)
     writers = runs.writers.names(config)
-    if config.evaluation.save_adversarial and jax.process_count() > 1:
-        raise UserError(
-            f"evaluation.save_adversarial is True on {jax.process_count()} hosts; must be False there: "
-            "evaluate the run again on one"
-        )
     if checkpoint is not None and checkpoint not in CHECKPOINTS:
         return _evaluate_file(config, workdir, pathlib.Path(checkpoint))
     with (
@@ -91,6 +72,7 @@ def run(
         preemption.deferring_signals(maximum=hosts.delayed_maximum(), hint=preemption.HINT) as check,
     ):
         experiment, steps = opened.experiment, opened.steps
+        config = _with_own_selection(config, workdir)
         identities = {
             name: {"epoch": (steps[name] - 1) // experiment.steps_per_epoch, "step": steps[name]}
             if name in steps
@@ -104,7 +86,7 @@ def run(
         results["finished"] = opened.is_finished
         results["warmup_from"] = runs.warmup.source_of(lines)
         names = [name for name in steps if checkpoint in (None, name)]
-        evaluation = _Evaluation(config, experiment, workdir, check)
+        evaluation = Evaluation(config, experiment, workdir, check)
         evaluation.measure_missing(results, names, opened.restore)
         evaluated = {name: results["checkpoints"][name] for name in names}
         log_evaluation(workdir, evaluated, results["config"]["evaluation"], writers=writers)
@@ -135,7 +117,7 @@ class OpenRun:
 
     experiment: Experiment
     steps: dict[str, int]
-    restore: _Restore
+    restore: Restore
     is_finished: bool
 
 
@@ -171,9 +153,8 @@ def open_run(
             steps,
             lambda name: checkpoints.restore(manager, steps[name], template).evaluated,
             is_finished=is_last_step
-            and (
-                not len(experiment.dataset.validation.labels)
-                or checkpoints.is_validated(manager, steps["last"])
+            and checkpoints.is_validated(
+                manager, steps["last"], num_images=len(experiment.dataset.validation.labels)
             ),
         )
 
@@ -206,7 +187,7 @@ def _evaluate_file(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path
         preemption.deferring_signals(maximum=hosts.delayed_maximum(), hint=preemption.HINT) as check,
     ):
         results = _begin(sections, experiment, workdir, _read_earlier(workdir, path, digest), identities)
-        evaluation = _Evaluation(config, experiment, workdir, check)
+        evaluation = Evaluation(config, experiment, workdir, check)
         evaluation.measure_missing(results, [FILE], lambda name: step.replicate(variables))
     return results
 
@@ -228,24 +209,42 @@ def _begin(
 ) -> Results:
     """Returns results before anything is measured, see `begin_results`; keeps a file that has others."""
     test = experiment.dataset.test
+    kept: list[Results] = hosts.broadcast(read_kept(workdir))
     results = begin_results(
         config,
         num_examples=len(test.labels),
         chance=test.chance,
         earlier=earlier,
+        kept=kept,
         identities=identities,
         data=runs.provenance.read(workdir),
     )
-    if (dropped := lost(earlier, results)) and hosts.is_first():
-        kept = files.numbered(workdir / "results.json", first=1)
-        write_json(kept, earlier)
+    if earlier and earlier not in kept and (dropped := lost(earlier, results)) and hosts.is_first():
+        path = keep(workdir, earlier, dropped)
+        names = ", ".join(" ".join(pair) for pair in dropped)
         print(
-            f"{kept} keeps what was measured with other settings of the evaluation: {', '.join(dropped)}",
-            file=sys.stderr,
+            f"{path} keeps what was measured with other settings of the evaluation: {names}", file=sys.stderr
         )
         # Now, because an attack that is stopped would have them kept once more.
         write_results(workdir, results)
     return results
+
+
+def _with_own_selection(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
+    """Returns the config with the `selection_steps` that chose a run's best checkpoint; says so if it asks for others.
+
+    Only training reads the field.
+    """
+    asked = config.evaluation.selection_steps
+    own = hosts.broadcast(read_object(workdir / "config.json"))["evaluation"]["selection_steps"]
+    if own == asked:
+        return config
+    if hosts.is_first():
+        words = f"evaluation.selection_steps is {asked}; {workdir} chose its best checkpoint with {own}, which stays"
+        print(f"warning: {words}", file=sys.stderr)
+    config = config.copy_and_resolve_references()
+    config.evaluation.selection_steps = own
+    return config
 
 
 def _check_normalization(
@@ -255,7 +254,7 @@ def _check_normalization(
     for field, values in found.items():
         if not np.allclose(values, configured[field], atol=1e-3):
             raise UserError(
-                f"model.{field} is {tuple(configured[field])}, but {path} normalises by "
+                f"model.{field} is {tuple(configured[field])}, but {path} normalizes by "
                 f"{tuple(round(float(value), 4) for value in values)} itself; leave it out"
             )
 
@@ -275,215 +274,12 @@ def _doubt_normalization(experiment: Experiment, variables: step.Variables, path
     )
 
 
-class _Evaluation:
-    """What measures checkpoints, by `config.evaluation`.
-
-    Args:
-      config: resolved.
-      experiment: the config's.
-      workdir: where results.json goes.
-      check: raises `Stopped` after a signal.
-    """
-
-    def __init__(
-        self, config: ConfigDict, experiment: Experiment, workdir: pathlib.Path, check: preemption.Check
-    ) -> None:
-        self._settings, self._experiment = config.evaluation, experiment
-        self._workdir, self._check = workdir, check
-        dataset = experiment.dataset
-        self._load_corruptions = functools.partial(
-            data.load_corruptions,
-            config.evaluation.corruptions_dir,
-            shape=dataset.test.images.shape[1:],
-            num_classes=dataset.num_classes,
-            size=config.dataset.test_size,
-            downscale=config.dataset.downscale,
-        )
-        if suite.CORRUPTIONS in config.evaluation.attacks:
-            self._load_corruptions()  # Now, because files that do not fit are better found before hours of attacks.
-
-    def measure_missing(self, results: Results, names: Sequence[str], restore: _Restore) -> None:
-        """Measures what the results of the named checkpoints lack, and writes results.json after each attack."""
-        for name in names:
-            variables, checkpoint = restore(name), results["checkpoints"][name]
-            for attack in self._settings.attacks:
-                images_path, saves_images = self._images_path(name, attack), self._saves_images(attack)
-                if checkpoint["accuracy"][attack] is not None and (not saves_images or images_path.exists()):
-                    continue
-                # Images of other settings, or of a measurement that results.json does not hold.
-                images_path.unlink(missing_ok=True)
-                values = None if saves_images else already_measured(results, checkpoint, attack)
-                values = values or self._measure(name, attack, variables, checkpoint.get("step"))
-                print_accuracy(name, attack, values[0])
-                record(checkpoint, attack, *values)
-                if attack == "clean" and (words := doubt(checkpoint)) and hosts.is_first():
-                    print(f"warning: {name}: {words}", file=sys.stderr)
-                write_results(self._workdir, results)
-                self._remove_states(name, attack)
-        write_results(self._workdir, results)
-
-    def _measure(
-        self, name: str, attack: str, variables: step.Variables, number: int | None
-    ) -> tuple[float, dict[str, Any] | None, str | None]:
-        """Returns accuracy, details and correct images of a column as `record` takes them; saves images if asked to.
-
-        `number`: the checkpoint's step; None: it is a file.
-        """
-        column, details = suite.ATTACKS[attack], None
-        if column.measured is suite.Measured.CORRUPTIONS:
-            return *self._measure_corruptions(name, variables), None
-        if column.measured is suite.Measured.AUTOATTACK:
-            measured, details = self._run_autoattack(
-                name, variables, column.ensemble, self._state_path(name, attack, number)
-            )
-        else:
-            measured = self._run_attack(f"{name}: {attack}", variables, attack, self._evaluator)
-        if self._saves_images(attack):
-            _save_images(self._images_path(name, attack), self._experiment.dataset.test.labels, measured)
-        return measured.accuracy, details, pack(measured.correct)
-
-    def _saves_images(self, attack: str) -> bool:
-        return self._settings.save_adversarial and suite.ATTACKS[attack].is_attack
-
-    def _images_path(self, name: str, attack: str) -> pathlib.Path:
-        return self._workdir / adversarial_file(name, attack)
-
-    def _state_path(self, name: str, attack: str, number: int | None) -> pathlib.Path:
-        """Returns where the state of an AutoAttack that is not finished is; `number` as of `_measure`."""
-        words = [suite.ATTACKS[attack].details, name, number]
-        return self._workdir / f"{'-'.join(str(word) for word in words if word is not None)}.npz"
-
-    def _remove_states(self, name: str, attack: str) -> None:
-        """Removes the state of an AutoAttack, those of earlier steps, and parts that a kill has left."""
-        if suite.ATTACKS[attack].measured is suite.Measured.AUTOATTACK:
-            for path in self._workdir.glob(f"{suite.ATTACKS[attack].details}-{name}*.npz*"):
-                path.unlink(missing_ok=True)
-
-    @functools.cached_property
-    def _evaluator(self) -> accuracy.Evaluator:
-        return accuracy.Evaluator(
-            self._experiment.evaluation_model,
-            self._experiment.dataset.test,
-            self._experiment.evaluation_key,
-            {
-                attack: suite.create(
-                    attack,
-                    norm=self._settings.norm,
-                    eps=self._settings.eps,
-                    step_size=self._settings.step_size,
-                )
-                for attack in self._settings.attacks
-                if suite.ATTACKS[attack].measured is suite.Measured.ATTACK
-            },
-            batch_size=self._settings.batch_size,
-            keep_images=self._settings.save_adversarial,
-        )
-
-    def _run_attack(
-        self, title: str, variables: step.Variables, attack: str, evaluator: accuracy.Evaluator
-    ) -> accuracy.Measurement:
-        with evaluation_bar(title, evaluator.size) as update:
-
-            def progress(number: int) -> None:
-                update(number)
-                self._check()
-
-            return evaluator.measure(attack, variables, progress)
-
-    def _measure_corruptions(self, name: str, variables: step.Variables) -> tuple[float, dict[str, float]]:
-        """Returns the mean of the accuracies on corrupted test images, and each of them by name, in percent."""
-        attacks = {"clean": suite.create("clean", eps=self._settings.eps, step_size=self._settings.step_size)}
-        evaluator, found = None, {}
-        for corruption, split in self._load_corruptions():
-            if evaluator is None:
-                evaluator = accuracy.Evaluator(
-                    self._experiment.evaluation_model,
-                    split,
-                    self._experiment.evaluation_key,
-                    attacks,
-                    batch_size=self._settings.batch_size,
-                )
-            else:
-                evaluator = evaluator.on(split)
-            found[corruption] = self._run_attack(
-                f"{name}: {corruption}", variables, "clean", evaluator
-            ).accuracy
-        return statistics.fmean(found.values()), found
-
-    def _run_autoattack(
-        self,
-        name: str,
-        variables: step.Variables,
-        attacks: Sequence[str] | None,
-        state_path: pathlib.Path,
-    ) -> tuple[accuracy.Measurement, dict[str, Any]]:
-        """Runs AutoAttack, from `state_path` if it was stopped; also returns its details for results.json.
-
-        `attacks` None: those of the version, which otherwise is the standard one.
-        """
-        test = self._experiment.dataset.test
-
-        def progress(now: Progress) -> None:
-            bar(now)
-            if now.together:  # Otherwise the hosts are at different examples.
-                self._check(wait=True)
-
-        with (
-            as_run_errors(state_path),
-            contextlib.closing(AutoAttackProgress(name)) as bar,
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore", RobustnessWarning)  # They are in the result, and printed below.
-            try:
-                result = autoattack(
-                    self._experiment.evaluation_key,
-                    step.logits_function(self._experiment.evaluation_model, variables),
-                    np.asarray(to_pixels(test.images)),
-                    test.labels,
-                    norm=self._settings.norm,
-                    eps=self._settings.eps,
-                    version=self._settings.version if attacks is None else "standard",
-                    attacks=attacks,
-                    surrogate=self._experiment.surrogate(self._settings.surrogate, variables),
-                    batch_size=self._settings.batch_size,
-                    progress=progress,
-                    state_path=state_path,
-                )
-            except StateError as error:
-                raise UserError(f"AutoAttack of {name}: {error}") from error
-        for warning in result.warnings if hosts.is_first() else ():
-            print(f"warning: AutoAttack of {name}: {warning}", file=sys.stderr)
-        measured = accuracy.Measurement(result.robust, result.adversarial)
-        fields = (
-            "norm",
-            "version",
-            "clean_accuracy",
-            "accuracy",
-            "attacked",
-            "fooled",
-            "seconds",
-            "num_targets",
-            "warnings",
-        )
-        details = {field: getattr(result, field) for field in fields}
-        return measured, details | {
-            "surrogate": self._settings.surrogate,
-            "unconfirmed": len(result.unconfirmed),
-        }
-
-
-def _save_images(path: pathlib.Path, labels: np.ndarray, measured: accuracy.Measurement) -> None:
-    arrays: dict[str, Any] = {"images": measured.adversarial, "labels": labels, "correct": measured.correct}
-    with as_run_errors(path), files.replacing(path) as file:
-        np.savez_compressed(file, **arrays)
-
-
 def _update_figures(
     experiment: Experiment,
     workdir: pathlib.Path,
     results: Results,
     name: str,
-    restore: _Restore,
+    restore: Restore,
     redraw: bool,
     writers: Sequence[str],
 ) -> None:
@@ -495,7 +291,7 @@ def _update_figures(
     with as_run_errors(workdir / "figures"):
         if not hosts.broadcast(figures.is_measured(workdir / "figures", **what)):
             hosts.run_on_first(figures.measure, experiment, restore(name), workdir / "figures", **what)
-        elif not redraw:
+        elif not redraw and hosts.broadcast(figures.are_drawn(workdir / "figures")):
             return
         hosts.run_on_first(figures.draw_again, workdir)
     with contextlib.closing(runs.MetricsLog(workdir, writers=writers)) as log:

@@ -33,5 +33,11 @@ def run(
             if checkpoint in (None, name):
                 paths.append(workdir / f"{name}.safetensors")
                 weights = opened.restore(name)
-                hosts.run_on_first(torch_weights.save, paths[-1], weights, model=opened.experiment.model)
+                hosts.run_on_first(
+                    torch_weights.save,
+                    paths[-1],
+                    weights,
+                    model=opened.experiment.model,
+                    step=opened.steps[name],
+                )
     return paths

@@ -99,8 +99,6 @@ def _run(values: flags.FlagValues, argv: Sequence[str], launcher: pathlib.Path |
 def _run_sweep(values: flags.FlagValues, argv: Sequence[str], launcher: pathlib.Path | None) -> None:
     from jaxrw import sweep
 
-    if values.mode == "report":
-        raise UserError("--mode report takes no --config; give --workdir, the directory of all runs")
     run_flags = [] if values.mode == "train" else [f"--mode={values.mode}"]
     if values.checkpoint is not None:
         run_flags.append(f"--checkpoint={values.checkpoint}")

@@ -51,7 +51,7 @@ def run(
     writers = runs.writers.names(config)
     experiment = create_experiment(config)
     extra = _load_extra(config, experiment)
-    if warmup_from is not None and runs.warmup.has_begun(pathlib.Path(workdir)):
+    if warmup_from is not None and runs.has_begun(pathlib.Path(workdir)):
         own = runs.warmup.source_of(runs.read_metrics(pathlib.Path(workdir))) is None
         if own and hosts.is_first():
             words = f"{workdir} has begun with a warm-up of its own; --warmup_from has no effect"
@@ -62,21 +62,24 @@ def run(
         runs.warmup.check(warmup_from, config, experiment.dataset.fingerprint, extra_fingerprint)
     timetable = _create_timetable(config, experiment)
     with contextlib.ExitStack() as stack:
-        workdir = stack.enter_context(runs.open_workdir(workdir, config, data=experiment.dataset.fingerprint))
-        if extra_fingerprint is not None:
-            hosts.run_on_first(runs.provenance.keep_extra, workdir, extra_fingerprint)
+        workdir = stack.enter_context(
+            runs.open_workdir(workdir, config, data=experiment.dataset.fingerprint, extra=extra_fingerprint)
+        )
         if warmup_from is not None:
             hosts.run_on_first(runs.warmup.adopt, warmup_from, workdir)
         manager = stack.enter_context(checkpoints.open_checkpoints(workdir / "checkpoints"))
         done = manager.latest_step() or 0
-        is_validated = not len(experiment.dataset.validation.labels) or (
-            done > 0 and checkpoints.is_validated(manager, done)
-        )
+        num_images = len(experiment.dataset.validation.labels)
+        is_validated = checkpoints.is_validated(manager, done, num_images=num_images)
         first_epoch = hosts.broadcast(
             timetable.first_epoch(done, runs.read_metrics(workdir), is_validated=is_validated)
         )
         if first_epoch == timetable.num_epochs:
             return experiment
+        is_late = 0 < timetable.kept_warmup_epochs * timetable.steps_per_epoch < done
+        if is_late and not runs.warmup.is_kept(workdir) and hosts.is_first():
+            words = f"{workdir} is beyond its warm-up; checkpoint.keep_warmup has no effect"
+            print(f"warning: {words}", file=sys.stderr)
         _print_start(config, experiment, workdir, num_extra=0 if extra is None else extra.size, done=done)
         # Lines of an epoch that was stopped in its validation are written again.
         resume_at = done if done == first_epoch * timetable.steps_per_epoch else done - 1

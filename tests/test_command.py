@@ -43,6 +43,11 @@ def test_a_file_of_ones_own_comes_first_and_may_import_the_shipped_ones(elsewher
     assert command_line.parse(["jaxrw", "--config=digits.py"]).config.seed == 7
 
 
+def test_a_directory_of_a_shipped_name_hides_it_not(elsewhere):
+    (elsewhere / "digits").mkdir()
+    assert command_line.parse(["jaxrw", "--config=digits"]).config.dataset.name == "digits"
+
+
 def test_an_unknown_name_lists_the_shipped_ones(elsewhere, capsys):
     assert jaxrw.main.main(["jaxrw", "--config=digit"]) == 2
     err = capsys.readouterr().err

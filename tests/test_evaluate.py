@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.tiny import with_attacks
 
-from jaxrw import evaluate, networks, report, runs, train
+from jaxrw import evaluate, measure, networks, report, runs, train
 from jaxrw.attacks import autoattack
 from jaxrw.networks import torch_weights
 from jaxrw.runs.packed import unpack
@@ -26,7 +26,7 @@ def short_autoattack(monkeypatch):
     def short(*arguments, **options):
         return autoattack(*arguments, **options, num_steps=3, num_queries=10)
 
-    monkeypatch.setattr(evaluate, "autoattack", short)
+    monkeypatch.setattr(measure, "autoattack", short)
 
 
 def test_corrupted_images_are_a_column(run, tmp_path, capsys):
@@ -77,6 +77,9 @@ def test_corruptions_that_cannot_be_measured_are_told_first(fields, words, run, 
     config = with_attacks("clean", **{f"evaluation__{name}": value for name, value in fields.items()})
     with pytest.raises(UserError, match=words):
         evaluate.run(config, own, checkpoint="last")
+    with pytest.raises(UserError, match=words):  # and not after hours
+        train.run(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_adversarial_images_are_kept_and_are_worth_the_recorded_accuracy(run, tmp_path, short_autoattack):
@@ -314,6 +317,46 @@ def test_results_under_other_settings_are_kept(run, tmp_path, capsys):
     assert not (workdir / "results-2.json").exists()
 
 
+def test_what_was_kept_is_not_measured_again(run, tmp_path, monkeypatch):
+    """Three radii in turn: each is measured once, and kept once."""
+    workdir = shutil.copytree(run[1], tmp_path / "run")
+    measured, measure_one = [], Evaluator.measure
+
+    def counted(evaluator, attack, *arguments):
+        measured.append(attack)
+        return measure_one(evaluator, attack, *arguments)
+
+    monkeypatch.setattr(Evaluator, "measure", counted)
+    found = {}
+    for eps in (0.1, 0.02, 0.1, 0.02, 0.05, 0.1):
+        config = with_attacks("clean", "pgd20", evaluation__eps=eps)
+        last = evaluate.run(config, workdir, checkpoint="last")["checkpoints"]["last"]
+        assert found.setdefault(eps, last) == last
+    assert measured.count("pgd20") == 3
+    assert sorted(path.name for path in workdir.glob("results-*.json")) == [
+        f"results-{number}.json" for number in (1, 2, 3)
+    ]
+
+
+def test_adversarial_images_under_other_settings_are_kept(run, tmp_path, capsys):
+    workdir = shutil.copytree(run[1], tmp_path / "run")
+    evaluate.run(with_attacks("fgsm", evaluation__save_adversarial=True), workdir, checkpoint="last")
+    before = (workdir / "adversarial-last-fgsm.npz").read_bytes()
+    evaluate.run(with_attacks("fgsm", evaluation__eps=0.02), workdir, checkpoint="last")
+    assert (workdir / "adversarial-last-fgsm-1.npz").read_bytes() == before
+    assert not (workdir / "adversarial-last-fgsm.npz").exists()
+    assert "results-1.json keeps" in capsys.readouterr().err
+
+
+def test_the_selection_that_chose_the_best_checkpoint_stays(run, tmp_path, capsys):
+    workdir = shutil.copytree(run[1], tmp_path / "run")
+    config = with_attacks("clean", evaluation__selection_steps=3)
+    results = evaluate.run(config, workdir, checkpoint="last")
+    assert results["config"]["evaluation"]["selection_steps"] == 2
+    assert "evaluation.selection_steps is 3" in capsys.readouterr().err
+    assert config.evaluation.selection_steps == 3  # the caller's is not changed
+
+
 def test_results_under_other_settings_are_kept_once_if_the_evaluation_is_stopped(run, tmp_path, monkeypatch):
     workdir = shutil.copytree(run[1], tmp_path / "run")
     evaluate.run(with_attacks("clean", "pgd20"), workdir)
@@ -335,5 +378,5 @@ def test_a_run_tells_whether_it_was_trained_to_its_end(run, tmp_path, monkeypatc
     workdir = shutil.copytree(workdir, tmp_path / "run")
     assert evaluate.run(config, workdir)["finished"] is True
     # As a stop within the last validation leaves it: the last checkpoint may still become the best.
-    monkeypatch.setattr(evaluate.checkpoints, "is_validated", lambda manager, step: False)
+    monkeypatch.setattr(evaluate.checkpoints, "is_validated", lambda manager, step, num_images: False)
     assert evaluate.run(config, workdir)["finished"] is False

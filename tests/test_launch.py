@@ -237,6 +237,12 @@ MISTAKES = {
     "unknown mode": (["--mode=trian"], "--mode=trian", "train|evaluate|report"),
     "unknown flag": (["--workdirr=x"], "'workdirr'", "Did you mean: workdir"),
     "stray word": (["train"], "'train' is no flag", "--config.FIELD=VALUE"),
+    "a warm-up that never ends": (
+        ["--config.checkpoint.keep_warmup=True", "--config.method.warmup_epochs=50"],
+        "method.warmup_epochs is 50",
+        "1..optim.num_epochs, which is 40",
+    ),
+    "a report of a config": (["--mode=report"], "--mode report takes no --config", "give --workdir"),
     "checkpoint while training": (["--checkpoint=best"], "--checkpoint", "--mode is train"),
     "evaluating nothing": (["--mode=evaluate"], "holds no checkpoints", "--mode train"),
 }
@@ -406,6 +412,7 @@ def test_fractions_where_a_float_is_meant():
     config = parsed("--config.evaluation.eps=4/255", "--config.evaluation.step_size=1.5/255")
     assert (config.evaluation.eps, config.evaluation.step_size) == (4 / 255, 1.5 / 255)
     assert parsed("--config.dataset.data_dir=1/2").dataset.data_dir == "1/2"
+    assert parsed("--config.attack.eps", "8/255").attack.eps == 8 / 255
 
 
 @pytest.mark.parametrize(

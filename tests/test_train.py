@@ -16,7 +16,7 @@ import pytest
 from helpers import tiny
 from helpers.trained import interrupted_at, last_state, lines
 
-from jaxrw import evaluate, runs, train
+from jaxrw import evaluate, measure, runs, train
 from jaxrw.runs import checkpoints
 from jaxrw.system.errors import RunError, Stopped, UserError
 from jaxrw.training.accuracy import Evaluator
@@ -260,7 +260,7 @@ def test_autoattack_goes_on_and_other_attacks_leave_its_state_alone(whole, tmp_p
 
     config = tiny.config(evaluation__attacks=("aa",))
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "autoattack", stop)
+        patch.setattr(measure, "autoattack", stop)
         with pytest.raises(KeyboardInterrupt):
             evaluate.run(config, workdir, checkpoint="last")
     evaluate.run(tiny.config(evaluation__attacks=("fgsm",), evaluation__eps=0.05), workdir, checkpoint="last")
@@ -268,8 +268,8 @@ def test_autoattack_goes_on_and_other_attacks_leave_its_state_alone(whole, tmp_p
     with pytest.raises(UserError, match="AutoAttack of last"):  # this one is no state
         evaluate.run(config, workdir, checkpoint="last")
     state.unlink()
-    short = functools.partial(evaluate.autoattack, num_steps=3, num_queries=10)
-    monkeypatch.setattr(evaluate, "autoattack", short)
+    short = functools.partial(measure.autoattack, num_steps=3, num_queries=10)
+    monkeypatch.setattr(measure, "autoattack", short)
     checkpoint = evaluate.run(config, workdir, checkpoint="last")["checkpoints"]["last"]
     assert checkpoint["accuracy"]["aa"] == pytest.approx(checkpoint["autoattack"]["accuracy"]["square"])
     assert checkpoint["accuracy"]["aa"] <= checkpoint["autoattack"]["clean_accuracy"]

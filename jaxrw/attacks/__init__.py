@@ -7,7 +7,8 @@ share these arguments:
 - `key`: PRNG key. `fab` draws nothing without restarts and ignores it; `fgsm` takes none.
 - `logits_fn`: maps images [B, H, W, C] in [0, 1] to logits [B, K]; each row depends on its own image alone. Passing the
   same function object again compiles nothing again, nor does a `jax.tree_util.Partial` of the same function with
-  other arrays.
+  other arrays. Arrays that a plain function or a method holds are compiled in: if they change, as in training, give a
+  `Partial` that takes them as arguments. A Flax NNX model may be given as it is.
 - `images`: [B, H, W, C] float in [0, 1].
 - `labels`: [B] integer in 0..K-1.
 - `eps`: radius in pixel units of [0, 1]: 8 / 255, not 8.

@@ -17,7 +17,6 @@ from jaxrw.attacks.apgd_l1 import ApgdL1
 from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, prepare
 from jaxrw.attacks.ascent import LOSSES, differentiate
 from jaxrw.attacks.batch import AttackState, Batch, IterativeAttack, choose, run_targets, start_fields
-from jaxrw.attacks.losses import rank_targets
 from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct
 
@@ -64,7 +63,7 @@ def apgd(
       ValueError: unknown loss or norm, too few classes for it, or a number below 1.
     """
     check_at_least(1, num_steps=num_steps, num_targets=num_targets, num_restarts=num_restarts)
-    examples = prepare(images, labels, index)
+    examples = prepare(images, labels, index, eps=eps, norm=norm)
     attack = create(norm, num_steps=num_steps, loss=loss)
     return _apgd(
         key,
@@ -72,8 +71,8 @@ def apgd(
         examples,
         eps,
         attack=attack,
-        num_targets=num_targets if attack.targeted else 1,
-        num_restarts=1 if attack.targeted else num_restarts,
+        num_targets=num_targets,
+        num_restarts=num_restarts,
     )
 
 
@@ -99,10 +98,15 @@ def _apgd(
     num_restarts: int,
 ) -> jax.Array:
     logits = logits_fn(examples.images)
-    targets = jax.vmap(rank_targets, (0, 0, None))(logits, examples.labels, num_targets)
-    if num_restarts > 1:
-        targets = jnp.tile(targets, (1, num_restarts))
-    return run_targets(key, logits_fn, examples, targets, attack=attack, eps=eps)
+    return run_targets(
+        key,
+        logits_fn,
+        examples,
+        logits,
+        attack=attack,
+        num_rounds=num_targets if attack.targeted else num_restarts,
+        eps=eps,
+    )
 
 
 class ApgdState(AttackState):
@@ -166,8 +170,8 @@ class Apgd:
         return self.take(batch, state, direction, losses, fooled, eps=eps)
 
     def direction(self, gradient: jax.Array) -> jax.Array:
-        """Returns the direction of the steepest ascent; a gradient that is NaN moves nothing."""
-        return jnp.nan_to_num(norms.get(self.norm).ascend(gradient))
+        """Returns the direction of the steepest ascent."""
+        return norms.get(self.norm).ascend(gradient)
 
     def counts(self, state: ApgdState) -> jax.Array:
         """Returns whether the current iterate lies in the ball and may fool; [B] bool."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrw.attacks.arguments import Examples
+from jaxrw.attacks.losses import rank_targets
 from jaxrw.attacks.types import LogitsFn, Scalar
 
 
@@ -138,15 +139,30 @@ def run_targets(
     key: jax.Array,
     logits_fn: LogitsFn,
     examples: Examples,
-    targets: jax.Array,
+    logits: jax.Array,
     *,
     attack: IterativeAttack[State],
+    num_rounds: int,
     eps: Scalar,
 ) -> jax.Array:
-    """Runs an attack towards one of the targets [B, T] after the other; returns adversarial images [B, H, W, C].
+    """Runs an attack on what its earlier rounds have left; returns adversarial images [B, H, W, C].
 
-    A fooled example is not attacked again. An example that no target fools gets its image for the first target.
+    A fooled example is not attacked again. An example that no round fools gets its image of the first one.
+
+    Args:
+      key: PRNG key.
+      logits_fn: the model.
+      examples: to attack.
+      logits: [B, K] of their images.
+      attack: with a target, rounds aim at the likeliest wrong classes one after the other, K - 1 of them at most;
+        without one, they begin at different places.
+      num_rounds: at least 1.
+      eps: radius.
     """
+    num_targets = num_rounds if attack.targeted else 1
+    targets = jax.vmap(rank_targets, (0, 0, None))(logits, examples.labels, num_targets)
+    if not attack.targeted:
+        targets = jnp.tile(targets, (1, num_rounds))
     images, labels, index = examples.images, examples.labels, examples.index
 
     def attack_next(

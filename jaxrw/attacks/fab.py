@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxrw.attacks import norms
 from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, prepare
 from jaxrw.attacks.batch import AttackState, Batch, choose, run_targets, start_fields
-from jaxrw.attacks.losses import rank_targets
 from jaxrw.attacks.planes import project_on_plane
 from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct
@@ -67,8 +66,7 @@ def fab(
       ValueError: a number below 1, or unknown norm.
     """
     check_at_least(1, num_steps=num_steps, num_targets=num_targets, num_restarts=num_restarts)
-    examples = prepare(images, labels, index)
-    norms.get(norm)
+    examples = prepare(images, labels, index, eps=eps, norm=norm)
     attack = Fab(num_steps=num_steps, norm=norm, targeted=targeted)
     return _fab(
         key,
@@ -76,8 +74,8 @@ def fab(
         examples,
         eps,
         attack=attack,
-        num_targets=num_targets if targeted else 1,
-        num_restarts=1 if targeted else num_restarts,
+        num_targets=num_targets,
+        num_restarts=num_restarts,
     )
 
 
@@ -93,10 +91,15 @@ def _fab(
     num_restarts: int,
 ) -> jax.Array:
     logits = logits_fn(examples.images)
-    targets = jax.vmap(rank_targets, (0, 0, None))(logits, examples.labels, num_targets)
-    if num_restarts > 1:
-        targets = jnp.tile(targets, (1, num_restarts))
-    adversarial = run_targets(key, logits_fn, examples, targets, attack=attack, eps=eps)
+    adversarial = run_targets(
+        key,
+        logits_fn,
+        examples,
+        logits,
+        attack=attack,
+        num_rounds=num_targets if attack.targeted else num_restarts,
+        eps=eps,
+    )
     # A misclassified image is its own nearest adversarial image.
     return choose(jax.vmap(is_correct)(logits, examples.labels), adversarial, examples.images)
 

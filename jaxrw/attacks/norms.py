@@ -46,7 +46,7 @@ class Norm:
       length: norm of steps [B, ...]; [B], or [B, 1, ..., 1] with `keepdims`.
       project: moves points into the ball of radius `eps` around the images, and into [0, 1]; `eps` is a number, or
         [B, 1, 1, 1].
-      ascend: turns a gradient into a direction of length 1, or 0 where the gradient is 0.
+      steepest: turns a gradient into a direction of length 1, or 0 where the gradient is 0.
       noise: (key, shape) -> float32 noise of one example, of random direction and any length.
       draw: (key, shape, dtype, eps) -> random step of one example in the ball.
     """
@@ -57,9 +57,13 @@ class Norm:
     low_eps: float
     length: _Length
     project: _Project
-    ascend: Callable[[jax.Array], jax.Array]
+    steepest: Callable[[jax.Array], jax.Array]
     noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]
     draw: _Draw
+
+    def ascend(self, gradient: jax.Array) -> jax.Array:
+        """Returns the direction of the steepest ascent, of length 1; a gradient that is 0 or NaN moves nothing."""
+        return jnp.nan_to_num(self.steepest(gradient))
 
     def largest_eps(self, shape: tuple[int, ...]) -> float:
         """Returns the distance between opposite corners of the box [0, 1] of images [H, W, C]."""
@@ -189,7 +193,7 @@ NORMS = {
             low_eps=0,
             length=_length_linf,
             project=_project_linf,
-            ascend=jnp.sign,
+            steepest=jnp.sign,
             noise=_uniform_noise,
             draw=_draw_linf,
         ),
@@ -200,7 +204,7 @@ NORMS = {
             low_eps=0.05,
             length=_length_l2,
             project=_project_l2,
-            ascend=_ascend_l2,
+            steepest=_ascend_l2,
             noise=_normal_noise,
             draw=_draw_l2,
         ),
@@ -211,7 +215,7 @@ NORMS = {
             low_eps=1,
             length=_length_l1,
             project=_project_l1,
-            ascend=_ascend_l1,
+            steepest=_ascend_l1,
             noise=_normal_noise,
             draw=_draw_l1,
         ),

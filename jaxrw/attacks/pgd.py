@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrw.attacks import norms
-from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, check_shapes
+from jaxrw.attacks.arguments import Examples, as_partial, check_at_least, prepare
 from jaxrw.attacks.losses import cw, scaled_cross_entropy
 from jaxrw.attacks.types import LogitsFn, Scalar
 from jaxrw.methods.margins import is_correct
@@ -109,7 +109,6 @@ def pgd_and_kappa(
     Returns:
       [B, H, W, C] adversarial images, and kappa, [B] int32 in 0..num_steps.
     """
-    check_shapes(images, labels)
     if loss not in (*LOSSES, KL):
         raise ValueError(f"loss is {loss!r}; choose one of {', '.join((*LOSSES, KL))}")
     if start not in STARTS:
@@ -118,10 +117,8 @@ def pgd_and_kappa(
         raise ValueError(
             "loss is 'kl' and start 'none'; choose another start: at the image itself its gradient is 0"
         )
-    norms.get(norm)
     check_at_least(0, num_steps=num_steps)
-    index = jnp.arange(len(labels)) if index is None else index
-    examples = Examples(images, labels, index)
+    examples = prepare(images, labels, index, eps=eps, norm=norm)
     return _ascend(
         key,
         as_partial(logits_fn),

@@ -110,7 +110,7 @@ class OfRandomModel:
             return jax.tree.map(jnp.add, sums, (gradient, losses, wrong.astype(jnp.int32))), None
 
         size = batch.labels.shape
-        none = jnp.zeros_like(state.current), jnp.zeros(size), jnp.zeros(size, jnp.int32)
+        none = jnp.zeros_like(state.current), jnp.zeros(size, jnp.float32), jnp.zeros(size, jnp.int32)
         (gradient, losses, wrong), _ = jax.lax.scan(sample, none, jnp.arange(self.num_samples))
         more = self.attack.counts(state.inner) & (wrong > state.wrong)
         most = jnp.where(more, wrong, state.wrong)

@@ -68,8 +68,7 @@ def square(
     check_at_least(1, num_queries=num_queries)
     if not 0 < p_init <= 1:
         raise ValueError(f"p_init is {p_init}; must be more than 0 and at most 1")
-    examples = prepare(images, labels, index)
-    norms.get(norm)
+    examples = prepare(images, labels, index, eps=eps, norm=norm)
     attack = Square(num_queries=num_queries, p_init=p_init, norm=norm)
     return _square(key, as_partial(logits_fn), examples, eps, attack=attack)
 

@@ -66,11 +66,14 @@ def load(
 
     Raises:
       UserError: the set does not exist, is damaged or unsuitable, or has fewer images than a size asks for.
+      ValueError: no such `test_split`.
 
     >>> data = load("digits", train_size=1000, validation_size=100)
     >>> data.train.images.shape, len(data.validation.labels), len(data.test.labels), data.num_classes
     ((1000, 8, 8, 1), 100, 360, 10)
     """
+    if test_split not in TEST_SPLITS:
+        raise ValueError(f"test_split is {test_split!r}; choose one of {', '.join(TEST_SPLITS)}")
     splits.check_sizes(train_size=train_size, validation_size=validation_size, test_size=test_size)
     source = _find(name, data_dir)
     held_out_by = f"validation_size={validation_size}"

@@ -21,6 +21,10 @@ FIGURES = {
 }
 
 
+# The figure that is drawn last; every run has it.
+_LAST = "learning_curves"
+
+
 def draw_again(workdir: pathlib.Path) -> None:
     """Draws every figure of a run as PNG and SVG from its files, without its model.
 
@@ -60,9 +64,18 @@ def draw_again(workdir: pathlib.Path) -> None:
             if num_classes > 2
             else None,
         }
-        for name, figure in figures.items():
+        for name, figure in sorted(figures.items(), key=lambda item: item[0] == _LAST):
             if figure is not None:
                 style.save(figure, directory / name)
+                continue
+            for suffix in (".png", ".svg"):  # Of other settings.
+                (directory / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+def are_drawn(directory: pathlib.Path) -> bool:
+    """Returns whether the figures in `directory` have been drawn, to the last, since their data was measured."""
+    last, data = directory / f"{_LAST}.png", directory / "data.json"
+    return last.is_file() and last.stat().st_mtime >= data.stat().st_mtime
 
 
 def of_run(workdir: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -9,8 +9,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxrw import methods
 from jaxrw.figures import style
-from jaxrw.methods import METHODS
 from jaxrw.training import histograms, step
 
 # Lines of metrics.jsonl, and the content of config.json.
@@ -53,7 +53,7 @@ def draw_curves(lines: Lines, config: Config, best_epoch: int | None) -> Figure:
         _mark_schedule(axis, config, label=axis is axes[0])
     style.legend_beside(axes[0])
     style.legend_beside(axes[2])
-    figure.suptitle(f"{METHODS[config['method']['name']].title}, seed {config['seed']}", fontsize=10.5)
+    figure.suptitle(f"{_title(config)}, seed {config['seed']}", fontsize=10.5)
     return figure
 
 
@@ -76,10 +76,17 @@ def draw_weights(lines: Lines, config: Config) -> Figure | None:
     axes[0].set(yscale="log", ylabel="weight $\\omega$")
     axes[1].set_ylabel("margin $m$, positive iff correct")
     figure.colorbar(image, ax=axes, label="share of the training examples", extend="min", aspect=30)
-    figure.suptitle(
-        f"Weights and margins in training: {METHODS[config['method']['name']].title}", fontsize=10.5
-    )
+    figure.suptitle(f"Weights and margins in training: {_title(config)}", fontsize=10.5)
     return figure
+
+
+def _title(config: Config) -> str:
+    """Returns the method and what it weighs, such as "MAIL-TRADES"."""
+    return methods.title(
+        methods.METHODS[config["method"]["name"]],
+        methods.OBJECTIVES[config["objective"]["name"]],
+        perturbs_weights=config["awp"]["gamma"] is not None,
+    )
 
 
 def _of_kind(lines: Lines, kind: str) -> Lines:
@@ -109,7 +116,10 @@ def _mark_best(axis: Axes, validation: Lines, best_epoch: int) -> None:
 
 def _mark_schedule(axis: Axes, config: Config, *, label: bool, shade: bool = True) -> None:
     """Marks the warm-up and the drops of the learning rate; an epoch's values are measured at its end."""
-    warmup, reweighted = config["method"]["warmup_epochs"], METHODS[config["method"]["name"]].reweighted
+    warmup, reweighted = (
+        config["method"]["warmup_epochs"],
+        methods.METHODS[config["method"]["name"]].reweighted,
+    )
     num_epochs = config["optim"]["num_epochs"]
     if reweighted and shade and warmup:
         axis.axvspan(

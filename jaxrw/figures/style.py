@@ -9,6 +9,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jaxrw.system import files
+
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#5A5A5A"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", SKY, GREY)
 MARKERS = "osD^vPX"
@@ -49,9 +51,10 @@ def create_figure(height: float, *, rows: int = 1, columns: int = 1, **settings:
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
-    """Writes PATH.png and PATH.svg."""
-    figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
-    figure.savefig(path.with_suffix(".svg"), dpi=200, metadata={"Date": None})
+    """Writes PATH.png and PATH.svg, each atomically."""
+    for suffix, dpi, nothing in ((".png", 150, "Software"), (".svg", 200, "Date")):
+        with files.replacing(path.with_suffix(suffix)) as file:
+            figure.savefig(file, format=suffix[1:], dpi=dpi, metadata={nothing: None})
 
 
 def format_eps(eps: float) -> str:

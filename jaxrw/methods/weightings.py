@@ -76,7 +76,8 @@ def gairat(kappa: jax.Array, *, num_steps: int, lam: float) -> jax.Array:
     0.5
     """
     chex.assert_rank(kappa, 0)
-    return (1 + jnp.tanh(lam + 5 * (1 - 2 * kappa.astype(jnp.float32) / num_steps))) / 2
+    # sigmoid(2 x) is (1 + tanh(x)) / 2, without its cancellation where the weight is small.
+    return jax.nn.sigmoid(2 * (lam + 5 * (1 - 2 * kappa.astype(jnp.float32) / num_steps)))
 
 
 def ewat(logits: jax.Array) -> jax.Array:
@@ -112,12 +113,12 @@ def done(logits: jax.Array, label: jax.Array, *, temperature: float) -> jax.Arra
       temperature: r in nats, positive. The larger, the more even are the weights.
 
     Returns:
-      [] float32, to be divided by its batch mean. L / r counts up to 80, so that it stays finite.
+      [] float32, to be divided by its batch mean. L / r counts up to 70, so that sums over a batch stay finite.
 
     >>> round(float(done(jnp.zeros(4), jnp.array(0), temperature=1.0)), 5)
     4.0
     """
-    return jnp.exp(jnp.minimum(cross_entropy(logits, label) / temperature, 80.0))
+    return jnp.exp(jnp.minimum(cross_entropy(logits, label) / temperature, 70.0))
 
 
 def far(margin: jax.Array, *, gamma: float) -> jax.Array:

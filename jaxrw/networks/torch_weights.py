@@ -16,6 +16,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -101,7 +102,13 @@ def load(
     return variables
 
 
-def save(path: str | os.PathLike[str], variables: Mapping[str, Any], *, model: networks.Network) -> None:
+def save(
+    path: str | os.PathLike[str],
+    variables: Mapping[str, Any],
+    *,
+    model: networks.Network,
+    step: int | None = None,
+) -> None:
     """Writes variables as .safetensors that `load` and PyTorch networks of the same layout read.
 
     Args:
@@ -109,10 +116,21 @@ def save(path: str | os.PathLike[str], variables: Mapping[str, Any], *, model: n
       variables: of `model`. A mean and std are written as `mu` and `sigma` [1, C, 1, 1], as RobustBench names them. For
         DeepMind's networks they are always written, 0 and 1 if there are none, since their readers expect CIFAR's.
       model: a module created by `jaxrw.networks.create`.
+      step: of the checkpoint, which `saved_step` reads; None: unknown.
     """
-    content = safetensors.numpy.save(to_state_dict(variables, model=model), metadata={"format": "pt"})
+    metadata = {"format": "pt"} | ({} if step is None else {"step": str(step)})
+    content = safetensors.numpy.save(to_state_dict(variables, model=model), metadata=metadata)
     with files.replacing(path) as file:
         file.write(content)
+
+
+def saved_step(path: str | os.PathLike[str]) -> int | None:
+    """Returns the step of the checkpoint that `save` wrote to a file; None: unknown, or no such file."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return int((file.metadata() or {})["step"])
+    except (OSError, KeyError, ValueError, SafetensorError):
+        return None
 
 
 def to_state_dict(variables: Mapping[str, Any], *, model: networks.Network) -> dict[str, np.ndarray]:

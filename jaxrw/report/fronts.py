@@ -5,6 +5,7 @@ Its first two attacks take its place where more runs have them.
 
 import math
 import pathlib
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -12,6 +13,7 @@ from jaxrw.attacks.suite import ATTACKS, AUTOATTACK
 from jaxrw.figures import front, style
 from jaxrw.report.evidence.comparisons import MIN_SEEDS, student_quantile
 from jaxrw.report.evidence.groups import Setting
+from jaxrw.report.evidence.tables import reasons_to_leave_out
 
 # Horizontal axes.
 _ACROSS = ("pgd100", "clean")
@@ -34,7 +36,7 @@ def draw_fronts(settings: Sequence[Setting], directory: pathlib.Path) -> list[di
     drawn = []
     for number, setting in enumerate(settings, start=1):
         pictures = {}
-        for checkpoint in setting.checkpoints:
+        for checkpoint in (name for name in setting.checkpoints if name not in reasons_to_leave_out(setting)):
             up = max(_UP, key=lambda attack: _num_runs(setting, checkpoint, attack))
             panels = {
                 ATTACKS[attack].title: find_points(setting, checkpoint, attack, up) for attack in _ACROSS
@@ -54,6 +56,10 @@ def draw_fronts(settings: Sequence[Setting], directory: pathlib.Path) -> list[di
                 style.save(figure, path)
             pictures[_caption(setting, checkpoint, panels, _UP[up])] = path.with_suffix(".png")
         drawn.append(pictures)
+    current = {path.stem for pictures in drawn for path in pictures.values()}
+    for path in directory.glob("front*.*"):  # Of an earlier report.
+        if re.fullmatch(r"front(-\d+)?(-best)?", path.stem) and path.stem not in current:
+            path.unlink()
     return drawn
 
 

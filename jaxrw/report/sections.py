@@ -17,7 +17,7 @@ from jaxrw.report.evidence.beside import ATTACKS as BESIDE
 from jaxrw.report.evidence.beside import best_beside_last
 from jaxrw.report.evidence.claims import create_claims
 from jaxrw.report.evidence.comparisons import LEVEL, MIN_SEEDS, Comparison
-from jaxrw.report.evidence.groups import DATASETS, Setting, describe_seeds
+from jaxrw.report.evidence.groups import DATASETS, Setting, describe_seeds, list_seeds
 from jaxrw.report.evidence.questions import Question, answer
 from jaxrw.report.evidence.tables import Accuracy, AccuracyTable
 from jaxrw.report.evidence.training_summary import count_machines, count_shared_warmups, summarize_training
@@ -44,6 +44,8 @@ def create_section(
       pictures: over all of its runs, by their captions.
     """
     differences = describe_differences(setting)
+    shown = [table for table in accuracy_tables if not differences or not _is_fragment(table)]
+    left_out = [str(table.number) for table in accuracy_tables if table not in shown]
     others = (
         _beside_table(setting),
         *(_comparisons_table(title, setting, several) for title, several in comparisons.items()),
@@ -53,10 +55,10 @@ def create_section(
     return Section(
         title=setting.title,
         num_epochs=setting.config["optim.num_epochs"],
-        paragraphs=(_describe_setting(setting, differences), _describe_runs(setting)),
+        paragraphs=(_describe_setting(setting, differences, left_out), _describe_runs(setting)),
         pictures=dict(pictures),
         tables=[
-            *(_present_accuracies(table, is_papers=not differences) for table in accuracy_tables),
+            *(_present_accuracies(table, is_papers=not differences) for table in shown),
             *(table for table in others if table.rows),
         ],
         albums=_albums(setting, workdir),
@@ -80,8 +82,13 @@ def count_runs(number: int) -> str:
     return f"{number} run{'' if number == 1 else 's'}"
 
 
-def _describe_setting(setting: Setting, differences: str) -> str:
-    """Describes the schedule, the test images, and the differences from the paper's settings."""
+def _is_fragment(table: AccuracyTable) -> bool:
+    """Returns whether a table of the paper has no row with every attack."""
+    return table.number is not None and not any(all(cell.values for cell in row.cells) for row in table.rows)
+
+
+def _describe_setting(setting: Setting, differences: str, left_out: Sequence[str]) -> str:
+    """Describes the schedule, the test images, the differences from the paper's settings, and its tables left out."""
     names = ("attack.eps", "evaluation.eps")
     radii = [_format_radius(name, setting.config) for name in names if name in setting.config]
     eps = f"eps {' in training, '.join(dict.fromkeys(radii))}"
@@ -95,6 +102,11 @@ def _describe_setting(setting: Setting, differences: str) -> str:
         )
     elif setting.published_blocks:
         sentences.append("The paper's settings.")
+    if left_out:
+        sentences.append(
+            f"No row has every attack of the paper's Table{'' if len(left_out) == 1 else 's'} "
+            f"{' and '.join(filter(None, (', '.join(left_out[:-1]), left_out[-1])))}, left out here."
+        )
     reasons = tables.reasons_to_leave_out(setting)
     sentences += [f"The {name} checkpoint {reason}: it has no table." for name, reason in reasons.items()]
     return " ".join(sentences)
@@ -194,7 +206,7 @@ def _caption(table: AccuracyTable, *, has_differences: bool) -> str:
     """Describes the numbers of a table."""
     sentences = [
         f"Accuracy in percent on {table.setting.images}, mean ± sample standard deviation over n "
-        f"seeds (found: {', '.join(map(str, table.setting.seeds))}). Bold: best of its column, of those with every "
+        f"seeds (found: {list_seeds(table.setting.seeds)}). Bold: best of its column, of those with every "
         "seed. ↑: higher than without margin reweighting, over the seeds that both have."
     ]
     if any(cell.published for row in table.rows for cell in row.cells):
@@ -302,7 +314,7 @@ def _describe_comparisons(setting: Setting, comparisons: Sequence[Comparison], *
         'A claim of the paper is "seen" if p is below 0.05 and the difference has the paper\'s sign, "refuted at this '
         'scale" if p is below 0.05 and it has the other sign, and "not decided" otherwise.'
         if are_claims
-        else 'The method named first is "higher" or "lower" if p is below 0.05; otherwise "not decided".'
+        else 'The method named first is "higher" or "lower" if p is below 0.05; otherwise "not significant".'
     )
     sentences = [
         "Differences in percentage points, seed by seed; ± is half the width of their 95 % confidence interval by "
@@ -394,8 +406,9 @@ def _training_table(setting: Setting, workdir: pathlib.Path) -> Table:
         caption=(
             "Accuracy on the training images under the training attack, in percent, in the last epoch of the warm-up "
             f"and in the last of all; mean weight and share of the weights below {LIGHT} in the epochs after the "
-            "warm-up; weighted loss after the warm-up, a mean over these epochs weighted by their learning rate: "
-            "how much the network still changes; minutes of training, the warm-up included. Means over the runs."
+            "warm-up; weighted loss after the warm-up, a mean over these epochs weighted by their learning rate, "
+            "a rough proxy for how much the network still learns, not comparable between objectives; minutes of "
+            "training, the warm-up included. Means over the runs."
         ),
     )
 

@@ -1,16 +1,17 @@
 """Writes the report of all runs below a directory as Markdown, LaTeX, CSV and one HTML page."""
 
 import dataclasses
+import difflib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from jaxrw.report.document import Document
 from jaxrw.report.evidence.collect import Problem, Run, collect
 from jaxrw.report.evidence.comparisons import Comparison
 from jaxrw.report.evidence.groups import group_runs
-from jaxrw.report.evidence.questions import read_questions
+from jaxrw.report.evidence.questions import Question, read_questions
 from jaxrw.report.evidence.tables import create_tables
 from jaxrw.report.fronts import draw_fronts
 from jaxrw.report.render import render_latex, render_markdown, render_page
@@ -61,7 +62,8 @@ def run(
     with as_run_errors(directory):
         pictures = draw_fronts([setting for setting, _ in settings], directory)
     comparisons = [compare_all(setting, tables, questions) for setting, tables in settings]
-    problems += _unanswered(questions, comparisons)
+    labels = {setting.label(group) for setting, _ in settings for group in setting.groups}
+    problems += _unanswered(questions, comparisons, labels)
     document = Document(
         title=title or f"Results of {workdir.resolve().name}",
         notes=notes,
@@ -103,11 +105,20 @@ def _describe(runs: Iterable[Run], problems: Iterable[Problem], directory: pathl
 
 
 def _unanswered(
-    titles: Iterable[str], comparisons: Sequence[Mapping[str, Sequence[Comparison]]]
+    questions: Mapping[str, Sequence[Question]],
+    comparisons: Sequence[Mapping[str, Sequence[Comparison]]],
+    labels: Collection[str],
 ) -> list[Problem]:
-    """Returns a problem for each table of questions that no setting has an answer to."""
-    words = "no table, since no runs with one setting have both rows of one of its comparisons"
-    return [Problem(title, words) for title in titles if not any(compared[title] for compared in comparisons)]
+    """Returns a problem for each row of a question that no table has, and for each table without an answer."""
+    problems = []
+    for title, asked in questions.items():
+        for row in sorted({row for question in asked for row in question.rows} - set(labels)):
+            (nearest,) = difflib.get_close_matches(row, labels, n=1, cutoff=0)
+            problems.append(Problem(title, f"no row is called {row!r}; did you mean {nearest!r}?"))
+        if not any(compared[title] for compared in comparisons):
+            words = "no table, since no runs with one setting have both rows of one of its comparisons"
+            problems.append(Problem(title, words))
+    return problems
 
 
 def _with_pictures_in(directory: pathlib.Path, document: Document) -> Document:

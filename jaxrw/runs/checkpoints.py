@@ -123,9 +123,9 @@ def restore(manager: ocp.CheckpointManager, step: int, template: State) -> State
     return state
 
 
-def is_validated(manager: ocp.CheckpointManager, step: int) -> bool:
-    """Returns whether the checkpoint of a step was written with its validation accuracy."""
-    return manager.metrics(step) is not None
+def is_validated(manager: ocp.CheckpointManager, step: int, *, num_images: int) -> bool:
+    """Returns whether a step has a checkpoint with a validation accuracy, or there are no images to measure one on."""
+    return not num_images or (step in manager.all_steps() and manager.metrics(step) is not None)
 
 
 def is_best(manager: ocp.CheckpointManager, accuracy: float) -> bool:

@@ -2,13 +2,15 @@
 
 import contextlib
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from jaxrw.data import Fingerprint, describe_fingerprint
-from jaxrw.runs.json_files import UnusableFileError, read_object, write_json
+from jaxrw.runs.json_files import UnusableFileError, read_object
 from jaxrw.system.errors import UserError
 
 NAME = "dataset.json"
-_EXTRA = "extra.json"
+EXTRA = "extra.json"
 
 
 def read(workdir: pathlib.Path) -> Fingerprint | None:
@@ -48,7 +50,7 @@ def check_extra(workdir: pathlib.Path, fingerprint: str, *, flag: str) -> None:
       UserError: it saw others.
       UnusableFileError: extra.json cannot be used.
     """
-    path = workdir / _EXTRA
+    path = workdir / EXTRA
     if path.exists() and read_object(path).get("sha256") != fingerprint:
         raise UserError(
             f"{flag} {workdir} belongs to other extra images; choose the extra.path that has its images, or another "
@@ -56,20 +58,14 @@ def check_extra(workdir: pathlib.Path, fingerprint: str, *, flag: str) -> None:
         )
 
 
-def keep_extra(workdir: pathlib.Path, fingerprint: str) -> None:
-    """Writes the fingerprint of the extra images of a run that has not begun; checks it for others.
-
-    Raises:
-      UserError: the run saw others, or its extra.json cannot be used.
-      RunError: extra.json cannot be written.
-    """
-    try:
-        check_extra(workdir, fingerprint, flag="--workdir")
-    except UnusableFileError as error:
-        raise UserError(f"--workdir {workdir} cannot be used: {error}; choose another place") from error
-    # Nobody knows which ones a version without these fingerprints saw.
-    if not (workdir / _EXTRA).exists() and not (workdir / "checkpoints").exists():
-        write_json(workdir / _EXTRA, {"sha256": fingerprint})
+def with_moved_extra(
+    workdir: pathlib.Path, kept: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns a flat config with the `extra.path` that a run keeps, if `check_extra` can tell the images themselves."""
+    field, moved = "extra.path", dict(wanted)
+    if (workdir / EXTRA).exists() and None not in (kept.get(field), wanted.get(field)):
+        moved[field] = kept[field]
+    return moved
 
 
 def _read_file(path: pathlib.Path) -> Fingerprint:

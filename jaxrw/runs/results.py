@@ -17,10 +17,11 @@ accuracy counts, see `packed`; accuracies that an earlier version measured lack 
 readers, `write_results` the only writer.
 """
 
+import contextlib
 import importlib.metadata
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,9 +32,10 @@ from jaxrw.attacks import suite
 from jaxrw.data import Fingerprint
 from jaxrw.methods import METHODS, OBJECTIVES
 from jaxrw.runs.checks import is_count, is_number
-from jaxrw.runs.json_files import UnusableFileError, read_object, write_json
+from jaxrw.runs.json_files import UnusableFileError, as_run_errors, read_object, write_json
 from jaxrw.runs.machine import machine
 from jaxrw.runs.packed import unpack
+from jaxrw.system import files
 
 # Increase it when an older reader would misunderstand the file.
 SCHEMA = 1
@@ -199,6 +201,7 @@ def begin_results(
     num_examples: int,
     chance: float,
     earlier: Results | None,
+    kept: Sequence[Results] = (),
     identities: Mapping[str, Checkpoint | None],
     data: Fingerprint | None = None,
 ) -> Results:
@@ -209,15 +212,16 @@ def begin_results(
       num_examples: number of test images.
       chance: their accuracy in percent if one class is always answered, see `Split.chance`.
       earlier: results of an earlier evaluation; None: there are none.
+      kept: those of evaluations with other settings before that, see `read_kept`.
       identities: fields by name that tell which checkpoint it is; None: there is no such checkpoint.
       data: fingerprint of the images; None: unknown.
     """
     content = settings.as_json(config)
-    before = settings.completed(settings.flatten(earlier["config"])) if earlier else {}
     if earlier:  # Images that have moved are the same ones; where numbers were measured is not rewritten.
         content["dataset"]["data_dir"] = earlier["config"]["dataset"].get("data_dir")
+        before = _evaluation_of(earlier)
         for field in suite.unasked_settings(config.evaluation.attacks):  # What was measured with them stays.
-            content["evaluation"][field] = before[f"evaluation.{field}"]
+            content["evaluation"][field] = before[field]
     return {
         "schema": SCHEMA,
         "config": content,
@@ -233,34 +237,44 @@ def begin_results(
                 **identity,
                 "num_examples": num_examples,
                 "chance": chance,
-                **_earlier_measurements(earlier, before, content["evaluation"], name, identity, num_examples),
+                **_earlier_measurements(
+                    [*([earlier] if earlier else []), *kept],
+                    content["evaluation"],
+                    name,
+                    identity,
+                    num_examples,
+                ),
             }
             for name, identity in identities.items()
         },
     }
 
 
+def _evaluation_of(results: Results) -> dict[str, Any]:
+    """Returns the settings of the evaluation that results are of."""
+    return settings.earlier("evaluation") | results["config"]["evaluation"]
+
+
 def _earlier_measurements(
-    earlier: Results | None,
-    before: Mapping[str, Any],
+    earlier: Sequence[Results],
     evaluation: Mapping[str, Any],
     name: str,
     identity: Checkpoint,
     num_examples: int,
 ) -> Checkpoint:
-    """Returns what earlier results, whose flat config is `before`, hold of the same checkpoint and settings."""
+    """Returns what earlier results, the first that have it, hold of the same checkpoint and settings."""
     measurements: Checkpoint = {"accuracy": dict.fromkeys(suite.ATTACKS)}
-    checkpoint = (earlier and earlier["checkpoints"].get(name)) or {}
     wanted = {"step": identity.get("step"), "sha256": identity.get("sha256"), "num_examples": num_examples}
-    if earlier and wanted == {field: checkpoint.get(field) for field in wanted}:
+    for results in earlier:
+        before, checkpoint = _evaluation_of(results), results["checkpoints"].get(name) or {}
+        if wanted != {field: checkpoint.get(field) for field in wanted}:
+            continue
         for attack, entry in suite.ATTACKS.items():
-            if all(before[f"evaluation.{field}"] == evaluation[field] for field in entry.settings):
-                measurements["accuracy"][attack] = checkpoint["accuracy"].get(attack)
-                if (correct := checkpoint.get("correct", {}).get(attack)) is not None:
-                    measurements.setdefault("correct", {})[attack] = correct
-                field = entry.details
-                if field and field in checkpoint and measurements["accuracy"][attack] is not None:
-                    measurements[field] = checkpoint[field]
+            accuracy = checkpoint["accuracy"].get(attack)
+            is_same = all(before[field] == evaluation[field] for field in entry.settings)
+            if accuracy is not None and is_same and measurements["accuracy"][attack] is None:
+                details = checkpoint.get(entry.details) if entry.details else None
+                record(measurements, attack, accuracy, details, checkpoint.get("correct", {}).get(attack))
     return measurements
 
 
@@ -270,19 +284,55 @@ def is_trained(results: Results, num_epochs: int) -> bool:
     return bool(results["checkpoints"]["last"]["epoch"] + 1 >= num_epochs if finished is None else finished)
 
 
-def lost(earlier: Results | None, results: Results) -> list[str]:
-    """Returns checkpoints and attacks, as "last aa", of which earlier results hold the accuracy and these do not."""
+def lost(earlier: Results | None, results: Results) -> list[tuple[str, str]]:
+    """Returns checkpoints and attacks of which earlier results hold the accuracy and these do not."""
     pairs = [
         (name, before, results["checkpoints"].get(name))
         for name, before in (earlier["checkpoints"] if earlier else {}).items()
     ]
     return [
-        f"{name} {attack}"
+        (name, attack)
         for name, before, now in pairs
         if before and now and before.get("step") == now.get("step")
         for attack, value in before["accuracy"].items()
         if value is not None and now["accuracy"].get(attack) is None
     ]
+
+
+def read_kept(workdir: pathlib.Path) -> list[Results]:
+    """Returns the results of evaluations with other settings, results-N.json, the newest first."""
+    paths = {
+        int(path.stem.rpartition("-")[2]): path
+        for path in workdir.glob("results-[0-9]*.json")
+        if path.stem.rpartition("-")[2].isdecimal()
+    }
+    found = []
+    for _, path in sorted(paths.items(), reverse=True):
+        with contextlib.suppress(UnusableFileError):
+            found.append(read(path))
+    return found
+
+
+def keep(workdir: pathlib.Path, results: Results, dropped: Sequence[tuple[str, str]]) -> pathlib.Path:
+    """Writes results to results-N.json, and renames the adversarial images of what is dropped with the same number.
+
+    Args:
+      workdir: the run's.
+      results: of an evaluation with other settings than the next one.
+      dropped: checkpoints and attacks that the next one will lack.
+
+    Raises:
+      RunError: they cannot be written.
+    """
+    path = files.numbered(workdir / _NAME, first=1)
+    number = path.stem.rpartition("-")[2]
+    write_json(path, results)
+    for name, attack in dropped:
+        images = workdir / adversarial_file(name, attack)
+        if images.exists():
+            with as_run_errors(images):
+                images.rename(images.with_stem(f"{images.stem}-{number}"))
+    return path
 
 
 def adversarial_file(checkpoint: str, attack: str) -> str:

@@ -19,6 +19,9 @@ from jaxrw.system.errors import UserError
 # Subdirectory of a run with its files as they were when the warm-up ended.
 _KEPT = "warmup"
 
+# Prefixes of fields that only AutoAttack reads, which no training runs.
+_OF_AUTOATTACK = ("evaluation.version", "evaluation.surrogate")
+
 # TensorBoard takes any file whose name holds the first for a run's events, so the kept ones are renamed.
 _EVENTS, _KEPT_EVENTS = "events.out.tfevents", "events.kept"
 
@@ -44,6 +47,11 @@ def keep(workdir: pathlib.Path) -> None:
         scratch.rename(kept)
 
 
+def is_kept(workdir: pathlib.Path) -> bool:
+    """Returns whether a run keeps its warm-up."""
+    return (workdir / _KEPT).is_dir()
+
+
 def check(
     source: str | pathlib.Path, config: ConfigDict, data: Fingerprint, extra: str | None = None
 ) -> None:
@@ -59,13 +67,13 @@ def check(
       UserError: no warm-up is kept there, or that of another config or other images.
     """
     source = pathlib.Path(source)
-    if not (source / _KEPT).is_dir():
+    if not is_kept(source):
         raise UserError(
-            f"--warmup_from {source} keeps no warm-up; give a run that was trained to its end with "
+            f"--warmup_from {source} keeps no warm-up; give a run that was trained beyond its warm-up with "
             "--config.checkpoint.keep_warmup=True"
         )
     try:
-        kept = shared_fields(settings.completed(settings.flatten(read_object(source / "config.json"))))
+        kept = settings.completed(settings.flatten(read_object(source / "config.json")))
         provenance.check(source, data, flag="--warmup_from")
         if extra is not None:
             provenance.check_extra(source, extra, flag="--warmup_from")
@@ -73,15 +81,9 @@ def check(
         raise UserError(
             f"--warmup_from {source} has no usable config.json or dataset.json: {error}"
         ) from error
-    wanted = shared_fields(settings.flatten(settings.as_json(config)))
-    if differing := settings.differences(kept, wanted):
+    wanted = provenance.with_moved_extra(source, kept, settings.flatten(settings.as_json(config)))
+    if differing := settings.differences(shared_fields(kept), shared_fields(wanted)):
         raise UserError(f"--warmup_from {source} is another warm-up: {'; '.join(differing)}")
-
-
-def has_begun(workdir: pathlib.Path) -> bool:
-    """Returns whether a run has a checkpoint, so that it needs no warm-up of another one."""
-    directory = workdir / "checkpoints"
-    return directory.is_dir() and any(path.name.isdecimal() for path in directory.iterdir())
 
 
 def adopt(source: str | pathlib.Path, workdir: pathlib.Path) -> None:
@@ -128,5 +130,5 @@ def shared_fields(config: Mapping[str, Any]) -> dict[str, Any]:
         name: value
         for name, value in settings.with_effect(config).items()
         # The constants of a method have no effect in the warm-up, but its length has.
-        if name == "method.warmup_epochs" or not name.startswith("method.")
+        if name == "method.warmup_epochs" or not name.startswith(("method.", *_OF_AUTOATTACK))
     }

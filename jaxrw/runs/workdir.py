@@ -30,6 +30,7 @@ def open_workdir(
     config: ConfigDict,
     *,
     data: Fingerprint | None = None,
+    extra: str | None = None,
     may_differ: tuple[str, ...] = (),
 ) -> Iterator[pathlib.Path]:
     """Locks the directory of a run, after creating it or checking that it belongs to the config and the images.
@@ -40,6 +41,7 @@ def open_workdir(
       workdir: the directory.
       config: resolved.
       data: fingerprint of the images. They may lie elsewhere than before, but must be the same. None: not checked.
+      extra: fingerprint of the extra images, which must be the same too. None: not checked.
       may_differ: prefixes of dotted fields in which the config may differ from the directory's config.json, beside
         those of `settings.WITHOUT_EFFECT`.
 
@@ -54,8 +56,16 @@ def open_workdir(
     with contextlib.ExitStack() as stack:
         # If several processes form one run, the first one writes.
         fields = settings.as_json(config)
-        hosts.run_on_first(_prepare, workdir, stack, fields, data, (*settings.WITHOUT_EFFECT, *may_differ))
+        hosts.run_on_first(
+            _prepare, workdir, stack, fields, data, extra, (*settings.WITHOUT_EFFECT, *may_differ)
+        )
         yield workdir
+
+
+def has_begun(workdir: pathlib.Path) -> bool:
+    """Returns whether a run has a checkpoint."""
+    directory = workdir / "checkpoints"
+    return directory.is_dir() and any(path.name.isdecimal() for path in directory.iterdir())
 
 
 def _prepare(
@@ -63,6 +73,7 @@ def _prepare(
     stack: contextlib.ExitStack,
     config: dict[str, Any],
     data: Fingerprint | None,
+    extra: str | None,
     may_differ: tuple[str, ...],
 ) -> None:
     """Creates, locks and checks the directory; `stack` releases the lock."""
@@ -75,6 +86,8 @@ def _prepare(
         _check_config(workdir, config, may_differ)
         if data is not None:
             _check_data(workdir, data, config["dataset"]["data_dir"])
+        if extra is not None:
+            _check_extra(workdir, extra)
         _move_damaged_results(workdir)
         _copy_damaged_metrics(workdir)
     except (OSError, RunError, ValueError) as error:  # ValueError: a name that no file can have
@@ -124,7 +137,7 @@ def _check_config(workdir: pathlib.Path, config: dict[str, Any], may_differ: tup
     """Writes config.json, or raises UserError if it differs from the config."""
     path = workdir / "config.json"
     if not path.exists():
-        if (workdir / "checkpoints").exists():
+        if has_begun(workdir):
             raise UserError(
                 f"--workdir {workdir} has checkpoints but no config.json, so nobody knows what they are of; "
                 "put it back, or choose another place"
@@ -135,12 +148,16 @@ def _check_config(workdir: pathlib.Path, config: dict[str, Any], may_differ: tup
         existing = read_object(path)
     except UnusableFileError as error:
         raise UserError(f"--workdir {workdir} cannot be used: {error}; choose another place") from error
+    kept, wanted = (settings.completed(settings.flatten(c)) for c in (existing, config))
     old, new = (
         {name: value for name, value in fields.items() if not name.startswith(may_differ)}
-        for fields in (settings.completed(settings.flatten(c)) for c in (existing, config))
+        for fields in (kept, provenance.with_moved_extra(workdir, kept, wanted))
     )
     if differing := settings.differences(old, new):
-        raise UserError(f"--workdir {workdir} belongs to another config: {'; '.join(differing)}")
+        raise UserError(
+            f"--workdir {workdir} belongs to another config: {'; '.join(differing)}; choose another place, or delete "
+            "it if you no longer need it"
+        )
 
 
 def _check_data(workdir: pathlib.Path, data: Fingerprint, data_dir: str | None) -> None:
@@ -152,7 +169,7 @@ def _check_data(workdir: pathlib.Path, data: Fingerprint, data_dir: str | None) 
     if provenance.read(workdir) is not None:
         return
     # Nobody knows which images a version without fingerprints saw, so none is written for it.
-    if not any((workdir / name).exists() for name in ("checkpoints", "results.json")):
+    if not has_begun(workdir) and not (workdir / "results.json").exists():
         write_json(workdir / provenance.NAME, data)
     elif data_dir != (earlier := read_object(workdir / "config.json")["dataset"]["data_dir"]):
         print(
@@ -160,6 +177,17 @@ def _check_data(workdir: pathlib.Path, data: Fingerprint, data_dir: str | None) 
             f"those in {earlier}",
             file=sys.stderr,
         )
+
+
+def _check_extra(workdir: pathlib.Path, fingerprint: str) -> None:
+    """Writes extra.json, or raises UserError if the run saw other extra images."""
+    try:
+        provenance.check_extra(workdir, fingerprint, flag="--workdir")
+    except UnusableFileError as error:
+        raise UserError(f"--workdir {workdir} cannot be used: {error}; choose another place") from error
+    # Nobody knows which ones a version without these fingerprints saw.
+    if not has_begun(workdir) and not (workdir / provenance.EXTRA).exists():
+        write_json(workdir / provenance.EXTRA, {"sha256": fingerprint})
 
 
 def _move_damaged_results(workdir: pathlib.Path) -> None:

@@ -45,6 +45,11 @@ def check(config: ConfigDict, *, num_devices: int) -> None:
     _check_lengths(fields)
     if config.extra.path is not None:
         _check_extra(config, num_devices=num_devices)
+    if config.checkpoint.keep_warmup and not 0 < config.method.warmup_epochs <= config.optim.num_epochs:
+        raise UserError(
+            f"checkpoint.keep_warmup is True; method.warmup_epochs is {config.method.warmup_epochs}, and must be in "
+            f"1..optim.num_epochs, which is {config.optim.num_epochs}, for a warm-up that ends"
+        )
     if config.optim.batch_size % num_devices:
         nearest = max(num_devices, config.optim.batch_size // num_devices * num_devices)
         raise UserError(
@@ -73,7 +78,11 @@ def _check_ranges(fields: Mapping[str, Any]) -> None:
         if field.endswith((".eps", ".step_size")) and fields[f"{section}.norm"] != "linf":
             contains, requirement = LENGTH
         is_finite = not isinstance(value, float) or math.isfinite(value)
-        if not (is_finite and contains(value)):
+        try:
+            is_contained = contains(value)
+        except TypeError:  # Of a config that did not begin with configs/base.py, or of a damaged config.json.
+            is_contained = False
+        if not (is_finite and is_contained):
             raise UserError(f"{field} is {value}; {requirement}")
 
 

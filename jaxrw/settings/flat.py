@@ -13,6 +13,7 @@ WITHOUT_EFFECT = (
     "dataset.data_dir",
     "evaluation.attacks",
     "evaluation.batch_size",
+    "evaluation.corruptions_dir",
     "evaluation.figure_",
     "evaluation.save_adversarial",
     "checkpoint.",

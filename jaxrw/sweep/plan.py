@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxrw import command_line, runs, settings
 from jaxrw.attacks import suite
+from jaxrw.networks import torch_weights
 from jaxrw.runs.results import Results
 from jaxrw.system.errors import UserError
 
@@ -104,6 +105,8 @@ def finished(item: Run) -> Results | None:
         return None
     checkpoints, attacks = results["checkpoints"], item.config.evaluation.attacks
     unasked = {f"evaluation.{field}" for field in suite.unasked_settings(attacks)}
+    if "--mode=evaluate" in item.own_flags:
+        unasked.add("evaluation.selection_steps")  # Training alone reads it.
     configs = results["config"], settings.as_json(item.config)
     effects = (settings.with_effect(settings.completed(settings.flatten(config))) for config in configs)
     found, wanted = (
@@ -114,8 +117,10 @@ def finished(item: Run) -> Results | None:
         return None  # The run itself says why there is no such checkpoint.
     accuracies = [value["accuracy"] for value in named or checkpoints.values() if value]
     places = [config["dataset"].get("data_dir") for config in configs]
+    asked = suite.CORRUPTIONS in attacks
     is_finished = (
         found == wanted
+        and (not asked or len({config["evaluation"].get("corruptions_dir") for config in configs}) == 1)
         # Only the run itself can tell whether images of a user that lie elsewhere are the same.
         and (item.config.dataset.name != "folder" or places[0] == places[1])
         and runs.results.is_trained(results, item.config.optim.num_epochs)
@@ -128,7 +133,11 @@ def _has_files(item: Run, results: Results) -> bool:
     """Returns whether a run has the files besides results.json that its flags ask for."""
     names = [name for name, value in results["checkpoints"].items() if value]
     chosen = [name for name in names if f"--checkpoint={name}" in item.own_flags] or names
-    wanted = [f"{name}.safetensors" for name in chosen] if "--mode=export" in item.own_flags else []
+    if "--mode=export" in item.own_flags:
+        steps = {name: torch_weights.saved_step(item.workdir / f"{name}.safetensors") for name in chosen}
+        if any(step != results["checkpoints"][name]["step"] for name, step in steps.items()):
+            return False
+    wanted: list[str] = []
     if item.config.evaluation.save_adversarial:
         attacks = [name for name in item.config.evaluation.attacks if suite.ATTACKS[name].is_attack]
         wanted += [runs.results.adversarial_file(name, attack) for name in chosen for attack in attacks]
@@ -149,7 +158,7 @@ def share_warmups(sweep: list[Run], failed: Collection[Run] = ()) -> None:
             shared = runs.warmup.shared_fields(settings.flatten(settings.as_json(item.config)))
             groups[json.dumps(shared, sort_keys=True)].append(item)
     for group in groups.values():
-        kept = [item for item in group if (item.workdir / "warmup").is_dir()]
+        kept = [item for item in group if runs.warmup.is_kept(item.workdir)]
         unfinished = [item for item in group if not (item.workdir / "results.json").exists()]
         beginning = [item for item in unfinished if not _is_beyond_warmup(item)]
         sources = kept + [item for item in beginning if item not in failed]

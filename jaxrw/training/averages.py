@@ -23,12 +23,17 @@ def create(name: str, *, decay: float, start_epoch: int, steps_per_epoch: int) -
       decay: of "ema".
       start_epoch: 0-based epoch in which it begins; before, the average is the variables themselves.
       steps_per_epoch: converts epochs to steps.
+
+    Raises:
+      ValueError: no such name.
     """
     if name == "none":
         return None
     start = start_epoch * steps_per_epoch
     if name == "ema":
         return lambda average, variables, step: ema(average, variables, step - start, decay=decay)
+    if name != "swa":
+        raise ValueError(f"name is {name!r}; choose one of none, ema, swa")
     return lambda average, variables, step: swa(
         average, variables, step - start, steps_per_epoch=steps_per_epoch
     )

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import sys
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxrw import data, networks, settings
+from jaxrw.attacks import suite
 from jaxrw.attacks.types import LogitsFn
 from jaxrw.system import hosts
 from jaxrw.system.errors import UserError
@@ -107,7 +109,30 @@ def create_experiment(config: ConfigDict) -> Experiment:
         downscale=config.dataset.downscale,
     )
     settings.check_dataset(config, dataset)
+    # Files that do not fit are better found before hours of training and attacks.
+    if suite.CORRUPTIONS in config.evaluation.attacks:
+        load_corruptions(config, dataset)
+    if config.evaluation.save_adversarial and jax.process_count() > 1:
+        raise UserError(
+            f"evaluation.save_adversarial is True on {jax.process_count()} hosts; must be False there: "
+            "evaluate the run again on one"
+        )
     return assemble(config, dataset)
+
+
+def load_corruptions(config: ConfigDict, dataset: data.Dataset) -> Iterator[tuple[str, data.Split]]:
+    """Checks the files of `evaluation.corruptions_dir`, and returns an iterator over each corruption's name and images.
+
+    Raises:
+      UserError: a file is missing, or does not fit the test images.
+    """
+    return data.load_corruptions(
+        config.evaluation.corruptions_dir,
+        shape=dataset.test.images.shape[1:],
+        num_classes=dataset.num_classes,
+        size=config.dataset.test_size,
+        downscale=config.dataset.downscale,
+    )
 
 
 def assemble(config: ConfigDict, dataset: data.Dataset) -> Experiment:

@@ -34,12 +34,17 @@ def create_schedule(
       decay: in (0, 1].
       rise_epochs: length of a linear rise from 0 at the beginning of "milestones" and "cosine".
       peak: share of all steps, in (0, 1), after which "one_cycle" is highest.
+
+    Raises:
+      ValueError: no such name.
     """
     num_steps, rise_steps = num_epochs * steps_per_epoch, round(rise_epochs * steps_per_epoch)
     if name == "one_cycle":
         return optax.cosine_onecycle_schedule(num_steps, learning_rate, pct_start=peak)
     if name == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0, learning_rate, rise_steps, num_steps)
+    if name != "milestones":
+        raise ValueError(f"name is {name!r}; choose one of milestones, cosine, one_cycle")
     rates = tuple(
         learning_rate * decay ** sum(epoch >= milestone for milestone in milestones)
         for epoch in range(num_epochs)

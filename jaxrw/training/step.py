@@ -90,7 +90,8 @@ class Extra:
     Attributes:
       images: [b, H, W, C] uint8.
       labels: [b] int32.
-      index: [b] int32 that tell them from the images of the training set and from each other.
+      index: [b] int32 that tell them from each other and from the images of the training set. An image that was drawn
+        twice has one number, and so one crop and one start of the attack.
     """
 
     images: jax.Array | np.ndarray | None

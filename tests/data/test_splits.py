@@ -284,3 +284,9 @@ def test_decode_all_names_the_first_odd_image():
     assert message_of(images.decode_all, pairs, count=3, channels=3, field="F").startswith(
         "F: b cannot be used"
     )
+
+
+def test_a_test_split_that_is_none_is_named():
+    """Not taken for the test images, which nobody wants to choose constants by."""
+    with pytest.raises(ValueError, match="test_split is 'val'; choose one of test, validation"):
+        data.load("digits", validation_size=100, test_split="val")

@@ -1,6 +1,7 @@
 """What figures show is what was measured; every one is drawn, and drawn again without a model."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -284,6 +285,55 @@ def test_drops_are_marked_where_the_learning_rate_drops(schedule, number):
     config = settings.as_json(tiny.config(optim__milestones=(1, 2, 9), optim__schedule=schedule))
     axis = learning_curves.draw_curves([], config, None).axes[0]
     assert len([line for line in axis.lines if line.get_linestyle() == ":"]) == number
+
+
+@pytest.mark.parametrize(
+    ("fields", "title"),
+    [
+        ({"objective__name": "trades"}, "MAIL-TRADES"),
+        ({"awp__gamma": 0.01}, "MAIL-AWP"),
+        ({}, "MAIL"),
+    ],
+)
+def test_curves_are_named_as_rows_of_tables_are(fields, title):
+    config = settings.as_json(tiny.config("mail", **fields))
+    assert learning_curves.draw_curves([], config, None).get_suptitle() == f"{title}, seed 0"
+
+
+def test_figures_that_a_kill_left_undrawn_are_drawn(workdir, tmp_path):
+    """A file is whole or not there; the last one tells whether the others are of the same data."""
+    run = shutil.copytree(workdir, tmp_path / "run")
+    directory = run / "figures"
+    assert figures.are_drawn(directory)
+    calls = []
+
+    def killed(figure, path):
+        calls.append(path.name)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "save", killed)
+        os.utime(directory / "data.json")  # as measured again
+        with pytest.raises(KeyboardInterrupt):
+            figures.draw_again(run)
+    assert len(calls) == 1
+    assert not figures.are_drawn(directory)
+    figures.draw_again(run)
+    assert figures.are_drawn(directory)
+    (directory / "learning_curves.png").unlink()
+    assert not figures.are_drawn(directory)
+
+
+def test_a_figure_that_has_nothing_to_show_any_more_goes(workdir, tmp_path):
+    """As the histograms of a run whose log has none."""
+    run = shutil.copytree(workdir, tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("weights", None)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert (run / "figures" / "weights.png").exists()
+    figures.draw_again(run)
+    assert not list((run / "figures").glob("weights.*"))
 
 
 def test_figures_that_were_never_measured_are_told(workdir, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from helpers.made_up_runs import put
 from PIL import Image
 
-from jaxrw import report
+from jaxrw import report, runs
 from jaxrw.figures import front, style
 
 
@@ -117,6 +117,22 @@ def test_settings_and_checkpoints_have_pictures_of_their_own(three_methods):
     report.run(three_methods / "runs")
     found = sorted(path.name for path in (three_methods / "runs" / "report").glob("*.png"))
     assert found == ["front-2-best.png", "front-2.png", "front.png"]
+
+
+def test_a_checkpoint_that_is_of_the_warmup_has_no_picture_and_an_earlier_one_goes(three_methods):
+    scores = {"pgd100": 50.0, "aa": 45.0}
+    for method in ("gairat", "mail"):
+        content = put(three_methods / "runs" / "b", method, method=method, last=scores, best=scores, seed=7)
+        content["checkpoints"]["best"]["epoch"] = 3
+        runs.write_json(three_methods / "runs" / "b" / method / "results.json", content)
+    directory = three_methods / "runs" / "report"
+    directory.mkdir()
+    for name in ("front-best.png", "front-2.svg", "front-of-house.png"):
+        (directory / name).touch()
+    report.run(three_methods / "runs")
+    assert "of the warm-up" in (directory / "report.md").read_text()
+    found = sorted(path.name for path in directory.glob("front*"))
+    assert found == ["front-of-house.png", "front.png", "front.svg"]
 
 
 def test_one_method_is_no_front(tmp_path):

@@ -30,7 +30,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import launch  # noqa: E402
 from helpers.flags import DIGITS, TINY  # noqa: E402
-from jaxrw import evaluate, report, train  # noqa: E402, F401
+from jaxrw import evaluate, measure, report, train  # noqa: E402, F401
 from jaxrw.training import accuracy, step  # noqa: E402
 
 COMMAND = (
@@ -107,8 +107,8 @@ def _observe(workdir, watch):
     create, shard = train.create_step, accuracy.shard
     train.create_step = lambda *arguments: _noting(create(*arguments), watch, "training step")
     accuracy.shard = _noting(shard, watch, "evaluation batch")
-    autoattack = evaluate.autoattack
-    evaluate.autoattack = lambda *arguments, **settings: autoattack(*arguments, **settings | AUTOATTACK)
+    autoattack = measure.autoattack
+    measure.autoattack = lambda *arguments, **settings: autoattack(*arguments, **settings | AUTOATTACK)
 
 
 def _noting(function, watch, words):

@@ -53,6 +53,24 @@ def test_gairat_golden_values():
     assert measured[-1] > 0
 
 
+@pytest.mark.parametrize("lam", [-1.0, -4.0])
+def test_small_weights_of_gairat_are_not_rounded_to_0(lam):
+    """(1 + tanh) / 2 of float32 is off by 1 % at 6e-6, and 0 at 1e-8; then a batch of such examples trains nothing."""
+    kappa = np.arange(11)
+    expected = (1 + np.tanh(np.float64(lam) + 5 * (1 - 2 * kappa / 10))) / 2
+    measured = [weightings.gairat(jnp.array(number), num_steps=10, lam=lam) for number in kappa]
+    np.testing.assert_allclose(measured, expected, rtol=1e-5)
+    weights = weightings.batch_weights(
+        lambda logits, label, kappa: weightings.gairat(kappa, num_steps=10, lam=lam),
+        jnp.zeros((4, 3)),
+        jnp.zeros(4, int),
+        jnp.full(4, 10),
+        normalized=True,
+        active=jnp.array(True),
+    )
+    np.testing.assert_allclose(weights, 1, rtol=1e-6)
+
+
 @hypothesis.given(st.lists(st.floats(0.001, 1), min_size=3, max_size=10))
 def test_mail_and_wmmr_are_their_public_formulas(masses):
     """MAIL's code: 3 sigmoid(10 ((p_2 - p_y) - 0.5)); WMMR's: exp(-alpha (p_y - p_2))."""
@@ -92,7 +110,9 @@ def test_later_weights_are_their_formulas(logits):
 
 
 def test_the_weight_of_a_huge_loss_is_finite():
-    assert np.isfinite(weight("done", jnp.array([0.0, 1e4, 0.0]), temperature=0.1))
+    """So is its sum over a batch of many of them, by which it is divided."""
+    highest = weight("done", jnp.array([0.0, 1e4, 0.0]), temperature=0.1)
+    assert np.isfinite(np.float32(highest) * np.float32(1e6))
 
 
 def test_titles_name_the_weighting_and_what_it_weighs():

@@ -186,6 +186,16 @@ def test_a_run_from_before_a_field_was_there_is_compared_with_later_ones(tmp_pat
     assert "kept apart" not in (tmp_path / "report" / "report.md").read_text()
 
 
+def test_where_corrupted_images_lay_keeps_no_runs_apart(tmp_path):
+    """One of three seeds has the column, or two have it from different machines."""
+    for seed, directory in enumerate((None, "/a/CIFAR-10-C", "/b/CIFAR-10-C")):
+        last = {"pgd20": 50.0} | ({} if directory is None else {"corruptions": 40.0})
+        put(tmp_path, f"mail-{seed}", seed=seed, last=last, evaluation__corruptions_dir=directory)
+    found, problems = collect.collect(tmp_path)
+    assert len({json.dumps(run.setting, sort_keys=True) for run in found}) == 1
+    assert problems == []
+
+
 def test_what_was_not_checked_is_not_read(tmp_path, capsys):
     """A checkpoint of another name, and a field whose name is another's path."""
     content = put(tmp_path, "mail", last={"aa": 40.0})

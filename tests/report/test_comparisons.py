@@ -252,6 +252,16 @@ def test_questions_about_other_runs_have_no_table(flagged):
     assert "### What was asked" not in (root / "report" / "report.md").read_text()
 
 
+def test_a_row_that_no_table_has_is_named(flagged):
+    """Beside one that has an answer, which is still corrected for both."""
+    root, _ = flagged
+    questions = [{"rows": ["MAIL", "Standard"]}, {"rows": ["MAIL", "Standrad"]}]
+    (root / "comparisons.json").write_text(json.dumps(questions))
+    assert "What was asked: no row is called 'Standrad'; did you mean 'Standard'?" in report.run(root)
+    _, caption = table_of(root, "What was asked")
+    assert "for the 4 comparisons of this table;" in caption
+
+
 def test_questions_may_be_about_some_seeds_alone(flagged):
     root, flags = flagged
     question = {"rows": ["MAIL", "Standard"], "attacks": ["aa"]}

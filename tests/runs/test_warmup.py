@@ -11,6 +11,7 @@ from helpers.trained import last_state, lines
 
 from jaxrw import runs, settings, train
 from jaxrw.system.errors import UserError
+from jaxrw.training.experiment import create_experiment
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,13 @@ def test_a_run_that_begins_with_the_warmup_of_another_method_is_the_same_run(war
     assert forked[-2]["mean_weight"] != pytest.approx(1)
 
 
+def test_settings_that_no_training_reads_are_none_of_the_warmup(warm):
+    experiment = create_experiment(tiny.config("mail", method__warmup_epochs=2))
+    for field, value in (("evaluation__surrogate", "bfloat16"), ("evaluation__version", "plus")):
+        config = tiny.config("mail", method__warmup_epochs=2, **{field: value})
+        runs.warmup.check(warm, config, experiment.dataset.fingerprint)
+
+
 def test_a_kill_just_before_the_warmup_is_kept_loses_nothing(warm, tmp_path, monkeypatch):
     def killed(workdir):
         raise KeyboardInterrupt
@@ -65,6 +73,7 @@ def test_a_kill_just_before_the_warmup_is_kept_loses_nothing(warm, tmp_path, mon
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
+        ({"evaluation__eps": 0.2}, "evaluation.eps is 0.1 there and 0.2 here"),
         ({"seed": 1}, "is another warm-up: seed is 0 there and 1 here"),
         ({"method__warmup_epochs": 1}, "method.warmup_epochs is 2 there and 1 here"),
         (
@@ -96,6 +105,16 @@ def test_a_run_that_was_stopped_before_any_checkpoint_begins_with_the_warmup(war
     runs.write_json(tmp_path / "run" / "config.json", settings.as_json(config))
     train.run(config, tmp_path / "run", warmup_from=warm)
     assert runs.warmup.source_of(runs.read_metrics(tmp_path / "run")) == str(warm)
+
+
+def test_a_run_that_is_beyond_its_warmup_says_that_it_keeps_none(whole, tmp_path, capsys):
+    workdir = shutil.copytree(whole, tmp_path / "run")
+    for path in (workdir / "checkpoints").iterdir():  # as of a run that was stopped in its last epoch
+        if path.name == "12":
+            shutil.rmtree(path)
+    train.run(tiny.config(checkpoint__keep_warmup=True), workdir)
+    assert "is beyond its warm-up; checkpoint.keep_warmup has no effect" in capsys.readouterr().err
+    assert not runs.warmup.is_kept(workdir)
 
 
 def test_a_run_that_has_begun_alone_says_that_the_warmup_has_no_effect(warm, whole, tmp_path, capsys):

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from helpers.sweeps import NAMES, SHARING, VARIANTS, change_results, config, ran, run
 
 import launch
@@ -344,8 +346,17 @@ def test_files_that_are_asked_for_are_missing_until_they_are_there(here, capsys)
     assert listed() == 0
     exporting = {"flags": ("--mode=export",)}
     assert listed(**exporting) == 1
-    (workdir / "last.safetensors").touch()
-    assert listed(**exporting) == 0
+    tensors = {"of": np.zeros(1, np.float32)}
+    step = json.loads((workdir / "results.json").read_text())["checkpoints"]["last"]["step"]
+    for metadata, number in (
+        ({}, 1),
+        ({"step": "1"}, 1),
+        ({"step": str(step)}, 0),
+    ):  # the second of an earlier step
+        safetensors.numpy.save_file(tensors, workdir / "last.safetensors", metadata)
+        assert listed(**exporting) == number
+    (workdir / "last.safetensors").write_bytes(b"none")
+    assert listed(**exporting) == 1
     saving = {"overrides": ("--config.evaluation.save_adversarial=True",), "flags": ("--mode=evaluate",)}
     assert listed(**saving) == 1
     for attack in ("fgsm", "pgd20", "pgd100", "cw_pgd", "apgd_ce", "aa"):

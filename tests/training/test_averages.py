@@ -47,6 +47,11 @@ def test_swa_is_the_mean_of_the_ends_of_epochs(steps, ends):
     assert state["batch_stats"]["mean"] == min(steps - 1, 5)
 
 
+def test_an_average_that_is_none_is_named():
+    with pytest.raises(ValueError, match="name is 'EMA'; choose one of none, ema, swa"):
+        averages.create("EMA", decay=0.9, start_epoch=0, steps_per_epoch=1)
+
+
 def test_none_is_no_average():
     assert averages.create("none", decay=0.5, start_epoch=0, steps_per_epoch=1) is None
 

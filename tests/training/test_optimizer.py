@@ -79,6 +79,11 @@ def test_one_cycle_is_pytorchs():
     np.testing.assert_allclose(rates("one_cycle", peak=0.25), expected, rtol=1e-4)
 
 
+def test_a_schedule_that_is_none_is_named():
+    with pytest.raises(ValueError, match="name is 'linear'; choose one of milestones, cosine, one_cycle"):
+        optimizer.create_schedule("linear", learning_rate=0.1, num_epochs=1, steps_per_epoch=1)
+
+
 def test_kernels_move_up_the_loss_by_their_own_length():
     """d = |w| g / |g| for the kernel alone, of length gamma |w|."""
     moved = optimizer.perturb_weights(

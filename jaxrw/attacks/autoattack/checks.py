@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrw.attacks import norms
-from jaxrw.attacks.arguments import check_at_least
+from jaxrw.attacks.arguments import STATEFUL, check_at_least, check_radius, check_range
 from jaxrw.attacks.types import LogitsFn
 from jaxrw.methods.margins import is_correct, logit_margin
 from jaxrw.methods.objectives import cross_entropy
@@ -21,6 +21,10 @@ ROUNDING = 1e-4
 PIXEL_ROUNDING = 2.0**-23
 # Rounding of a sum over all pixels, as a share of it; there is none in the L-infinity norm.
 SUM_ROUNDING = 2.0**-20
+
+# A compiled model whose logits differ from its own by more than this share is not the same any more: batches of another
+# size, and fused operations of bfloat16, round by less.
+_STALE = 0.05
 
 # A surrogate that decides otherwise for more than this share of the images does more than round.
 DIFFERENT = 0.1
@@ -55,23 +59,15 @@ def check_problem(images: np.ndarray, labels: np.ndarray, *, norm: str, eps: flo
         raise ValueError("images and labels are empty; there is nothing to evaluate")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels are {labels.dtype}; must be integers in 0..K-1")
-    low, high = images.min(), images.max()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"images range from {low} to {high}; must lie in [0, 1]: divide bytes by 255")
-    largest = norms.get(norm).largest_eps(images.shape[1:])
-    if not 0 < eps <= largest:
-        usual = "8 / 255, not 8" if norm == "linf" else f"no images are further apart in norm {norm!r}"
-        raise ValueError(f"eps is {eps}; must be in (0, {largest:.4g}], as pixels are: {usual}")
+    check_range(float(images.min()), float(images.max()))
+    check_radius(eps, images.shape[1:], norm=norm)
     check_at_least(1, batch_size=batch_size)
 
 
 def explain(error: Exception, logits_fn: LogitsFn, shape: tuple[int, int, int]) -> str | None:
     """Returns what to do about an error of a model on a batch of images [H, W, C]; None: nobody knows here."""
-    if isinstance(error, flax.errors.TraceContextError):
-        return (
-            "logits_fn changes its own state, as a Flax NNX model in training mode does, but attacks need a model in "
-            "evaluation mode: call model.eval() first"
-        )
+    if isinstance(error, flax.errors.TraceContextError):  # Of an NNX model within another function.
+        return STATEFUL
     height, width, channels = shape
     for names, one, words in (
         ("[H, W, C]", shape, "jax.vmap(model)"),
@@ -152,6 +148,9 @@ def output_warnings(
 
     Yields:
       One sentence per warning.
+
+    Raises:
+      ValueError: the compiled model has other parameters than `logits_fn` has now.
     """
     logits = predict(images)
     if (logits >= 0).all() and np.abs(logits.sum(1) - 1).max() < 1e-4:
@@ -162,6 +161,12 @@ def output_warnings(
     if is_random:
         return
     twice = [np.asarray(logits_fn(jnp.asarray(images[:1])), np.float32) for _ in range(2)]
+    alone = predict(np.repeat(images[:1], len(images), 0))[:1]
+    if not _differ(*twice) and _differ(alone, twice[0], tolerance=_STALE):
+        raise ValueError(
+            "logits_fn has other parameters than when it was compiled: it holds arrays that somebody has replaced "
+            "since; give jax.tree_util.Partial(function, parameters), whose parameters may change"
+        )
     if _differ(predict(images), logits) or _differ(*twice):
         yield (
             "the outputs are random (two calls on the same images differ), and the attacks overestimate the "
@@ -226,7 +231,7 @@ def _gradients(
     return correct, gradient_is_zero(logit_margin), gradient_is_zero(cross_entropy)
 
 
-def _differ(first: np.ndarray, second: np.ndarray) -> bool:
-    """Returns whether logits differ by more than rounding; NaN in both is not a difference."""
+def _differ(first: np.ndarray, second: np.ndarray, *, tolerance: float = ROUNDING) -> bool:
+    """Returns whether logits differ by more than a share of the largest; NaN in both is not a difference."""
     first, second = np.nan_to_num(first), np.nan_to_num(second)
-    return bool(np.abs(first - second).max(initial=0) > ROUNDING * np.abs(second).max(initial=0))
+    return bool(np.abs(first - second).max(initial=0) > tolerance * np.abs(second).max(initial=0))

@@ -39,7 +39,7 @@ def autoattack(
     batch_size: int,
     norm: str = "linf",
     version: str = "standard",
-    attacks: Sequence[str] | None = None,
+    attacks: Sequence[str] | str | None = None,
     individual: bool = False,
     num_steps: int = 100,
     num_targets: int | None = None,
@@ -76,7 +76,7 @@ def autoattack(
         their number.
       norm: of eps; "linf", "l2" or "l1".
       version: "standard", "plus" or "rand".
-      attacks: names from `ensemble.ATTACKS`, in the order to run; None: the version's.
+      attacks: names from `ensemble.ATTACKS`, in the order to run, or one of them; None: the version's.
       individual: whether each attack runs on all examples that are classified correctly, instead of on those that are
         still robust. The worst case is the same, and each attack's own accuracy is known.
       num_steps: steps of APGD and FAB for each target; at least 1.
@@ -113,7 +113,8 @@ def autoattack(
     """
     checks.check_key(key)
     compilation.warn_of_slow_kernels()
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels, eps = np.asarray(images), np.asarray(labels), float(eps)
+    attacks = (attacks,) if isinstance(attacks, str) else attacks
     attacks = ensemble.get_version(version).attacks if attacks is None else tuple(attacks)
     checks.check_problem(images, labels, norm=norm, eps=eps, batch_size=batch_size)
     if state_path is not None and not pathlib.Path(state_path).parent.is_dir():
@@ -224,8 +225,8 @@ def _warnings_after(
         )
     else:
         yield (
-            f"{unconfirmed} examples had adversarial images that the model, asked again, predicted right; these "
-            "images do not count. The model is random, or rounds differently in another batch"
+            f"{unconfirmed} examples had adversarial images that left the ball, or that the model, asked again, "
+            "predicted right; these images do not count. The model is random, or rounds differently in another batch"
         )
 
 

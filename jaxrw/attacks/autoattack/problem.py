@@ -83,7 +83,12 @@ class Placement:
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Returns logits [B, K] float32 of one batch of `predict_size` images."""
-        return np.asarray(_predict(self.plain, self.split(images)), np.float32)
+        logits = _predict(self.plain, self.split(images))
+        if not isinstance(logits, jax.Array):
+            raise ValueError(
+                f"logits_fn returns a {type(logits).__name__}; must be one array of logits [B, K]"
+            )
+        return np.asarray(logits, np.float32)
 
     def predict_surrogate(self, images: np.ndarray) -> np.ndarray:
         """As `predict`, of the surrogate."""
@@ -156,8 +161,8 @@ class Problem:
         """Predicts all images and ranks their targets.
 
         Raises:
-          ValueError: the model takes no batch or is in training mode, the logits are not [B, K] with K of at least 2,
-            or a label is not in 0..K-1.
+          ValueError: the model takes no batch or is in training mode, the output is not logits [B, K] with K of at
+            least 2, or a label is not in 0..K-1.
         """
         first = placement.first_batch(images)
         try:

@@ -30,8 +30,8 @@ class AutoAttackResult:
       version: whose settings were used.
       individual: whether each attack ran on all examples.
       surrogate: whether the attacks asked a surrogate.
-      unconfirmed: numbers of the examples of which an attack's image did not count, because the model, asked again,
-        predicted it right.
+      unconfirmed: numbers of the examples of which an attack's image did not count, because it left the ball or the
+        model, asked again, predicted it right.
       warnings: texts of all `RobustnessWarning`.
     """
 

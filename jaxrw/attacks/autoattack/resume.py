@@ -98,7 +98,15 @@ class StateFile:
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = dict(file)
             saved, saved_logits = json.loads(str(arrays.pop("fingerprint"))), arrays.pop("logits")
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            EOFError,
+            KeyError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            zipfile.BadZipFile,
+        ) as error:
             raise StateError(
                 f"state_path {path} holds no state of an evaluation; remove it to begin anew"
             ) from error

@@ -67,14 +67,18 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What the seeds can tell: of a claim "seen" or "refuted at this scale", else "higher" or "lower"."""
+        """What the seeds can tell.
+
+        Of a claim "seen", "refuted at this scale" or "not decided", else "higher", "lower" or "not significant".
+        """
+        open_end = "not significant" if self.published is None else "not decided"
         mean = self.difference.mean
         if mean is None:
             return "no seed in common" if self.was_run else "not run"
         if self.corrected is None:
-            return f"not decided, {'one seed' if len(self.difference.by_seed) == 1 else 'two seeds'}"
+            return f"{open_end}, {'one seed' if len(self.difference.by_seed) == 1 else 'two seeds'}"
         if self.corrected > LEVEL - _ROUNDING:
-            return "not decided"
+            return open_end
         if self.published is None:
             return "higher" if mean > 0 else "lower"
         return "seen" if mean * self.published > 0 else "refuted at this scale"

@@ -226,6 +226,19 @@ def _conflicts(settings: list[Setting]) -> list[Problem]:
 
 
 def describe_seeds(seeds: Iterable[int]) -> str:
-    """Returns "seed 0" or "seeds 0, 1"."""
-    names = [str(seed) for seed in seeds]
-    return f"seed{'' if len(names) == 1 else 's'} {', '.join(names)}"
+    """Returns "seed 0", "seeds 0, 1" or "seeds 30 to 39"."""
+    seeds = sorted(seeds)
+    return f"seed{'' if len(seeds) == 1 else 's'} {list_seeds(seeds)}"
+
+
+def list_seeds(seeds: Iterable[int]) -> str:
+    """Returns "0, 1" or "0, 30 to 39": four or more that follow each other are a range."""
+    ranges: list[list[int]] = []
+    for seed in sorted(seeds):
+        if ranges and seed == ranges[-1][-1] + 1:
+            ranges[-1].append(seed)
+        else:
+            ranges.append([seed])
+    return ", ".join(
+        f"{some[0]} to {some[-1]}" if len(some) > 3 else ", ".join(map(str, some)) for some in ranges
+    )

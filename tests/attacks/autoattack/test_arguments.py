@@ -17,7 +17,7 @@ MISTAKES = {
     "label 5": ({"labels": np.array([0, 5])}, "labels range from 0 to 5; the model has 5 classes"),
     "label -1": ({"labels": np.array([0, -1])}, "labels range from -1 to 0"),
     "eps 8": ({"eps": 8}, "eps is 8; .* 8 / 255"),
-    "eps 0": ({"eps": 0.0}, "eps is 0.0"),
+    "eps 0": ({"eps": 0.0}, "eps is 0;"),
     "batch": ({"batch_size": 0}, "batch_size is 0"),
     "attack": ({"attacks": ("apgd", "square")}, "attack is 'apgd'; choose of apgd-ce, apgd-t"),
     "twice": ({"attacks": ("square", "square")}, "each once"),

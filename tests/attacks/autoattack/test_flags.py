@@ -57,6 +57,13 @@ def test_accuracies_by_class_and_the_record(problem, standard):
     assert record["packages"]["jax"] == jax.__version__
 
 
+def test_one_attack_may_be_given_by_its_name_and_eps_as_a_number_of_numpys(problem):
+    logits_fn, images, labels, eps, _ = problem
+    result = evaluate(logits_fn, images, labels, eps=np.float32(eps), attacks="apgd-ce", num_steps=2)
+    assert list(result.accuracy) == ["apgd-ce"]
+    assert json.loads(json.dumps(result.record()))["eps"] == pytest.approx(eps)
+
+
 def test_small_batches_end_in_the_same_images(problem, standard):
     # Sixteen slots for 58 examples: most examples take over a slot that another has left.
     logits_fn, images, labels, eps, _ = problem

@@ -141,10 +141,11 @@ def test_refuses_the_state_of_another_evaluation(problem, finished_state, change
 
 def test_refuses_a_file_that_is_no_state(problem, tmp_path):
     logits_fn, images, labels, eps, _ = problem
-    garbage, other = tmp_path / "garbage.npz", tmp_path / "other.npz"
+    garbage, other, single = (tmp_path / name for name in ("garbage.npz", "other.npz", "single.npy"))
     garbage.write_bytes(b"PK\x03\x04 and then nothing")
     np.savez(other, images=images)
-    for path in garbage, other:
+    np.save(single, images)
+    for path in garbage, other, single:
         with pytest.raises(ValueError, match="holds no state of an evaluation"):
             evaluate(logits_fn, images, labels, eps=eps, state_path=path)
 

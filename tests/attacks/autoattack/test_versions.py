@@ -104,6 +104,20 @@ def test_a_random_model_gives_the_same_in_any_batch_and_after_a_kill(tmp_path):
     assert 0 < whole.robust.sum() < 24
 
 
+def test_a_random_model_in_a_program_of_float64():
+    """State and sums keep their types whatever JAX's default is."""
+    images, labels = np.full((4, *SHAPE), 0.5, np.float32), np.zeros(4, int)
+
+    def noisy(images, key):
+        flat = images.reshape(len(images), -1) + 0.1 * jax.random.normal(key, (32,), jnp.float32)
+        return flat @ jnp.eye(32, 4, dtype=jnp.float32)
+
+    with jax.enable_x64(True):
+        call = {"version": "rand", "num_steps": 2, "num_samples": 2, "num_votes": 3, "batch_size": 4}
+        result = evaluate_and_catch(noisy, images, labels, eps=0.1, **call)
+    assert list(result.accuracy) == ["apgd-ce", "apgd-dlr"]
+
+
 def test_the_mean_gradient_finds_its_way_through_noise():
     """Steep noise hides a slope: one gradient points anywhere, the mean of many along it."""
     rng = np.random.default_rng(0)
