@@ -1,5 +1,5 @@
 # make train   a robust classifier of handwritten digits in a few minutes
-# make test    all tests
+# make test    all tests but those of PyTorch, Ray and wandb, which need more packages
 # make check   format check, lint, types, tests
 # make bench   time it against PyTorch; DATA_DIR=... where CIFAR-10 lies
 # make bench-tpu  what a training step costs on TPUs, by their compiler, without one: minutes for each of 48 programs

@@ -3,7 +3,8 @@
     python launch.py --config configs/folder.py --config.dataset.data_dir=data --workdir runs/mine
 
 Time and accuracies depend on the images. If it says that the accuracy is no better than always answering one class, try
-a smaller attack.eps first. Turn flips off where a mirrored image means something else.
+a smaller radius first: attack.eps and attack.step_size, and for the evaluation evaluation.eps and
+evaluation.step_size. Turn flips off where a mirrored image means something else.
 """
 
 from ml_collections import ConfigDict

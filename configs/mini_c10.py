@@ -1,7 +1,7 @@
 """The paper's methods at a laptop's scale: a small ResNet on 2,000 CIFAR-10 images of half the size.
 
     python launch.py --config configs/mini_c10.py
-    python launch.py --config configs/sweeps/mini_c10.py --workdir results/mini_c10  # all methods: RESULTS.md
+    python launch.py --config configs/sweeps/mini_c10.py --workdir runs/mini_c10  # all methods: RESULTS.md
 
 Batches are small because reweighting needs many steps to show: after the warm-up nearly all weights are close to 0.
 The weight decay is large because the schedule is short: learning rate x weight decay x steps shrinks the parameters, so

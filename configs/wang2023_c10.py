@@ -2,7 +2,7 @@
 
     python launch.py --config configs/wang2023_c10.py --config.extra.path=1m.npz
 
-`1m.npz` is the authors' file of a million images, to be had from their repository, DM-Improves-AT; without
+`1m.npz` is the authors' file of a million images, available from their repository, DM-Improves-AT; without
 `--config.extra.path` only the 49,000 training images are used. The settings are those of its command of 400 epochs.
 Time, computed: 400 epochs of 95 steps of 512 images with 27 passes of 10.5 GFLOP each are 5.5 EFLOP, 3 times
 configs/wrn_c10.py.

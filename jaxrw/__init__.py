@@ -63,7 +63,7 @@ def __getattr__(name: str) -> Any:
             if (error.name or "jaxrw").startswith("jaxrw"):
                 raise
             raise ImportError(
-                f"jaxrw.{name} needs {error.name}; install it with pip install 'jaxrw[train]'"
+                f"jaxrw.{name} needs {error.name}; install it with pip install -e '.[train]' in the repository"
             ) from error
     raise AttributeError(f"module 'jaxrw' has no attribute {name!r}")
 

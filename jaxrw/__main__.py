@@ -14,7 +14,8 @@ def main() -> int:
         if (error.name or "jaxrw").startswith("jaxrw"):
             raise
         print(
-            f"jaxrw: training needs {error.name}; install it with pip install 'jaxrw[train]'", file=sys.stderr
+            f"jaxrw: training needs {error.name}; install it with pip install -e '.[train]' in the repository",
+            file=sys.stderr,
         )
         return 2
     sys.argv[0] = "jaxrw"  # Not __main__.py, since messages begin with it.

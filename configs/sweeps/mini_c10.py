@@ -1,6 +1,6 @@
 """All methods of the paper at a laptop's scale, and changes of their constants: the runs of RESULTS.md.
 
-    python launch.py --config configs/sweeps/mini_c10.py --workdir results/mini_c10
+    python launch.py --config configs/sweeps/mini_c10.py --workdir runs/mini_c10
 
 Twelve runs for each seed. beta = -0.5 is Algorithm 1, line 10 as printed.
 """

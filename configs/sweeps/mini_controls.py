@@ -1,9 +1,9 @@
 r"""Is it which examples count, or how much? The paper's margins against controls, on fresh seeds at a laptop's scale.
 
-    python launch.py --config configs/sweeps/mini_controls.py --workdir results/controls \
+    python launch.py --config configs/sweeps/mini_controls.py --workdir runs/controls \
         --config.evaluation.attacks="('clean',)" --config.evaluation.selection_steps=10 \
         --config.evaluation.figure_examples=0
-    python launch.py --config configs/sweeps/mini_controls.py --workdir results/controls --mode evaluate \
+    python launch.py --config configs/sweeps/mini_controls.py --workdir runs/controls --mode evaluate \
         --checkpoint last --config.evaluation.attacks="('clean','pgd100','cw_pgd','scaled_pgd','apgd_t')" \
         --config.evaluation.selection_steps=10 --config.evaluation.figure_examples=0
 

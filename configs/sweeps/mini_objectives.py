@@ -1,6 +1,6 @@
 """Reweighting beyond the paper at a laptop's scale: TRADES, MART, AWP, EMA, and controls with constant weights.
 
-    python launch.py --config configs/sweeps/mini_objectives.py --workdir results/mini_c10
+    python launch.py --config configs/sweeps/mini_objectives.py --workdir runs/mini_c10
 
 MAIL on TRADES has the authors' beta and gamma, and TRADES' lam, so that the weights are the only difference. Two
 controls tell which examples count from how much: MAIL's mean weight after the warm-up is 0.04 here, so `constant` gives

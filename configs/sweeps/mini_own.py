@@ -1,6 +1,6 @@
 r"""Weightings of our own against a constant: chosen on validation images, by results/own/protocol.md.
 
-    python launch.py --config configs/sweeps/mini_own.py --workdir results/own --config.dataset.test_split=validation \
+    python launch.py --config configs/sweeps/mini_own.py --workdir runs/own --config.dataset.test_split=validation \
         --config.dataset.test_size=500 --config.evaluation.attacks="('clean','pgd100','apgd_t')" \
         --config.evaluation.selection_steps=10 --config.evaluation.figure_examples=0
 

@@ -1,9 +1,9 @@
 r"""Does WMMR help, and margin reweighting it? Both, beside the runs of mini_controls.py with the same seeds.
 
-    python launch.py --config configs/sweeps/mini_wmmr.py --workdir results/controls \
+    python launch.py --config configs/sweeps/mini_wmmr.py --workdir runs/controls \
         --config.evaluation.attacks="('clean',)" --config.evaluation.selection_steps=10 \
         --config.evaluation.figure_examples=0
-    python launch.py --config configs/sweeps/mini_wmmr.py --workdir results/controls --mode evaluate \
+    python launch.py --config configs/sweeps/mini_wmmr.py --workdir runs/controls --mode evaluate \
         --checkpoint last --config.evaluation.attacks="('clean','pgd100','apgd_t')" \
         --config.evaluation.selection_steps=10 --config.evaluation.figure_examples=0
 

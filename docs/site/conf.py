@@ -32,6 +32,7 @@ NAVIGATION = {
     "Evaluate": {
         "docs/models": "Models of your own",
         "docs/evaluation": "Robust accuracy",
+        "docs/agreement": "Agreement with the reference",
         "docs/zoo": "Models of RobustBench",
         "RESULTS": "Results",
         "results/protocol": "Protocol of the results",
@@ -39,8 +40,9 @@ NAVIGATION = {
         "results/controls/protocol": "Protocol of the controls",
         "results/controls/addendum": "Addendum to that protocol",
         "results/controls/dose": "Protocol of two more constants",
-        "results/own/README": "Weightings of our own",
-        "results/own/protocol": "Protocol of our own",
+        "results/controls/wmmr": "Protocol of WMMR",
+        "results/own/README": "Choosing a new weighting",
+        "results/own/protocol": "Protocol of that choice",
     },
     "Run it": {
         "docs/performance": "Performance",
@@ -51,7 +53,12 @@ NAVIGATION = {
         "docs/reliability": "Reliability",
     },
     "Reference": {f"docs/reference/{name}": f"jaxrw.{name}" for name in MODULES},
-    "Project": {"docs/extending": "Extending", "CONTRIBUTING": "Contributing", "CHANGELOG": "Changelog"},
+    "Project": {
+        "docs/extending": "Extending",
+        "CONTRIBUTING": "Contributing",
+        "benchmarks/README": "Making it faster",
+        "CHANGELOG": "Changelog",
+    },
 }
 
 project = "jaxrw"
@@ -60,6 +67,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "README"
 include_patterns = [
     "*.md",
+    "benchmarks/README.md",
     "docs/*.md",
     "docs/*.ipynb",
     "docs/reference/*.rst",
@@ -67,6 +75,7 @@ include_patterns = [
     "results/controls/addendum.md",
     "results/controls/dose.md",
     "results/controls/protocol.md",
+    "results/controls/wmmr.md",
     "results/own/README.md",
     "results/own/protocol.md",
     "results/protocol.md",
@@ -74,7 +83,7 @@ include_patterns = [
 # Folders that are not searched for pages.
 exclude_patterns = [
     ".*",
-    "benchmarks",
+    "benchmarks/results",
     "build",
     "configs",
     "dist",

@@ -83,7 +83,13 @@ def check_table_of_methods(text):
 
 
 def check_all(page):
-    """Check the commands of a page, one after the other in one directory; returns them."""
+    """Check the commands of a page, one after the other in one directory; returns them.
+
+    Blocks of Python that begin with the name of a config file are written to it first.
+    """
+    for block in blocks(page, "python"):
+        if file := re.match(r"# (configs/[\w/]+\.py)\n", block):
+            pathlib.Path(file[1]).write_text(block)
     typed = of(page)
     for command in typed:
         check(command)
