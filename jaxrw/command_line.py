@@ -247,6 +247,8 @@ def _load_run(workdir: pathlib.Path) -> ConfigDict:
     path = workdir / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_tuples)
+        if "dataset" not in content:
+            raise LookupError("it has no section dataset")
         settings.add_fields(content)
         _add_types(content)
         return ConfigDict(content)

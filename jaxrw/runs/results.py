@@ -285,18 +285,22 @@ def is_trained(results: Results, num_epochs: int) -> bool:
 
 
 def lost(earlier: Results | None, results: Results) -> list[tuple[str, str]]:
-    """Returns checkpoints and attacks of which earlier results hold the accuracy and these do not."""
-    pairs = [
-        (name, before, results["checkpoints"].get(name))
-        for name, before in (earlier["checkpoints"] if earlier else {}).items()
-    ]
-    return [
-        (name, attack)
-        for name, before, now in pairs
-        if before and now and before.get("step") == now.get("step")
-        for attack, value in before["accuracy"].items()
-        if value is not None and now["accuracy"].get(attack) is None
-    ]
+    """Returns checkpoints and attacks whose accuracy in earlier results is not that of these, at the same step."""
+    if earlier is None:
+        return []
+    before, now = _evaluation_of(earlier), _evaluation_of(results)
+    dropped = []
+    for name, old in earlier["checkpoints"].items():
+        new = results["checkpoints"].get(name)
+        if not (old and new and old.get("step") == new.get("step")):
+            continue
+        for attack, entry in suite.ATTACKS.items():
+            is_same = all(before[field] == now[field] for field in entry.settings)
+            if old["accuracy"].get(attack) is not None and not (
+                is_same and new["accuracy"][attack] is not None
+            ):
+                dropped.append((name, attack))
+    return dropped
 
 
 def read_kept(workdir: pathlib.Path) -> list[Results]:
