@@ -109,8 +109,8 @@ def check(command):
 
 def launch_small(arguments, more=()):
     """Status of launch.py: smaller where it trains, with digits in place of a download; a sweep is listed."""
-    if "report" in arguments and not pathlib.Path("runs").exists():
-        launch_small(["--config", "configs/digits.py", "--workdir", "runs/digits"])
+    if "report" in arguments and not pathlib.Path(_workdir_of(arguments)).exists():
+        launch_small(["--config", "configs/digits.py", "--workdir", f"{_workdir_of(arguments)}/digits"])
     if "report" in arguments or "--list" in arguments:
         return launch.main(["launch.py", *arguments])
     if any("configs/sweeps/" in argument for argument in arguments):
@@ -153,7 +153,7 @@ def _jaxrw(arguments):
 
 
 def _workdir_of(arguments):
-    return arguments[arguments.index("--workdir") + 1]
+    return arguments[arguments.index("--workdir") + 1] if "--workdir" in arguments else "runs"
 
 
 def _weights():
