@@ -53,7 +53,7 @@ def draw_fronts(settings: Sequence[Setting], directory: pathlib.Path) -> list[di
             directory.mkdir(parents=True, exist_ok=True)
             with style.style():
                 figure = front.draw_front(panels, up=_UP[up], diagonal=ATTACKS[_ACROSS[0]].title)
-                style.save(figure, path)
+                style.save(figure, path, few_colors=True)  # It is kept with the runs.
             pictures[_caption(setting, checkpoint, panels, _UP[up])] = path.with_suffix(".png")
         drawn.append(pictures)
     current = {path.stem for pictures in drawn for path in pictures.values()}
