@@ -90,9 +90,14 @@ def test_how_the_runs_were_made(tmp_path):
 
 def test_in_other_settings_than_the_papers_nothing_is_subtracted_from_its_numbers(tmp_path):
     """And a row that only the paper has is named, not shown."""
-    texts = {}
-    for name, fields in {"papers": {}, "others": {"optim__batch_size": 64}}.items():
-        put(tmp_path / name, "mail", last={"pgd100": 50.0}, **fields)
+    texts, pgd = {}, {"pgd100": 50.0}
+    whole = pgd | {"clean": 80.0, "cw_pgd": 48.0, "apgd_ce": 49.0, "aa": 46.0}
+    for name, last, fields in (
+        ("papers", pgd, {}),
+        ("others", whole, {"optim__batch_size": 64}),
+        ("few", pgd, {"optim__batch_size": 64}),
+    ):
+        put(tmp_path / name, "mail", last=last, **fields)
         report.run(tmp_path / name)
         texts[name] = (tmp_path / name / "report" / "report.md").read_text()
     assert (
@@ -101,10 +106,12 @@ def test_in_other_settings_than_the_papers_nothing_is_subtracted_from_its_number
     )
     assert "five seeds, and measured minus published." in texts["papers"]
     assert "\n| WMMR | not run<br>" in texts["papers"]
-    assert "| MAIL | not run<br>paper 82.53 ± 0.30 | 50.00 n=1<br>paper 56.66 ± 0.17 |" in texts["others"]
+    assert "| MAIL | 80.00 n=1<br>paper 82.53 ± 0.30 | 50.00 n=1<br>paper 56.66 ± 0.17 |" in texts["others"]
     assert "five seeds." in texts["others"]
     assert "\n| WMMR" not in texts["others"]
     assert "Not run: Standard, WMMR, Ours+WMMR, Ours+MAIL." in texts["others"]
+    assert "No row has every attack of the paper's Table" in texts["few"]
+    assert "<br>paper" not in texts["few"]
 
 
 def test_an_attack_beyond_the_papers_has_a_column_only_where_it_was_run(tmp_path, capsys):
