@@ -128,7 +128,7 @@ def test_every_page_is_once_in_the_navigation():
     listed = [page for pages in groups.values() for page in pages]
     # notes.md are the beginnings of these pages.
     results = [page for page in (ROOT / "results").rglob("*.md") if page.name != "notes.md"]
-    pages = [*commands.PAGES, *results, DOCS / "tutorial.ipynb"]
+    pages = [*commands.PAGES, *results, DOCS / "tutorial.ipynb", ROOT / "benchmarks" / "README.md"]
     written = [str(page.relative_to(ROOT).with_suffix("")) for page in pages]
     generated = [f"docs/reference/{name}" for name in dir(jaxrw) if not name.startswith("_")]
     assert sorted(listed) == sorted(written + generated)

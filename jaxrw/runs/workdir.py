@@ -137,7 +137,7 @@ def _check_config(workdir: pathlib.Path, config: dict[str, Any], may_differ: tup
     """Writes config.json, or raises UserError if it differs from the config."""
     path = workdir / "config.json"
     if not path.exists():
-        if has_begun(workdir):
+        if (workdir / "checkpoints").exists():
             raise UserError(
                 f"--workdir {workdir} has checkpoints but no config.json, so nobody knows what they are of; "
                 "put it back, or choose another place"
