@@ -232,6 +232,11 @@ def _sha256sum(arguments):
     subprocess.run(["sha256sum", *arguments], cwd=directory, check=True, capture_output=True)
 
 
+def _cp(arguments):
+    """What is copied is there."""
+    assert list(ROOT.glob(arguments[0]))
+
+
 def _activate(arguments):
     """The environment is the one that make creates."""
     assert arguments == [".venv/bin/activate"]
@@ -258,6 +263,7 @@ _RULES = {
     "ray": _ray,
     "tfds": _tfds,
     "sha256sum": _sha256sum,
+    "cp": _cp,
     ".": _activate,
     "flags of launch.py": _check_flags,
 }
