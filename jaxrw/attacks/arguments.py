@@ -71,7 +71,7 @@ def prepare(
         raise ValueError(f"labels begin with {int(labels.min())}; must be in 0..K-1")
     norms.get(norm)
     if _is_known(eps) and jnp.size(eps) == 1:
-        check_radius(float(eps), images.shape[1:], norm=norm, least=0)
+        check_radius(float(eps), images.shape[1:], norm=norm, may_be_zero=True)
     return Examples(
         jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32), jnp.asarray(index, jnp.int32)
     )
@@ -85,12 +85,12 @@ def check_range(low: float, high: float) -> None:
         )
 
 
-def check_radius(eps: float, shape: tuple[int, ...], *, norm: str, least: float | None = None) -> None:
-    """Raises ValueError for a radius that no images [H, W, C] are apart; `least` None: for 0 as well."""
+def check_radius(eps: float, shape: tuple[int, ...], *, norm: str, may_be_zero: bool = False) -> None:
+    """Raises ValueError for a radius below 0, or above the distance of any two images [H, W, C]."""
     largest = norms.get(norm).largest_eps(shape)
-    if eps > largest or not (eps > 0 if least is None else eps >= least):
+    if not (0 <= eps <= largest and (may_be_zero or eps > 0)):
         usual = "8 / 255, not 8" if norm == "linf" else f"no images are further apart in norm {norm!r}"
-        bracket = "(" if least is None else "["
+        bracket = "[" if may_be_zero else "("
         raise ValueError(f"eps is {eps:g}; must be in {bracket}0, {largest:.4g}], as pixels are: {usual}")
 
 
