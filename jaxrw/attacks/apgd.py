@@ -71,8 +71,7 @@ def apgd(
         examples,
         eps,
         attack=attack,
-        num_targets=num_targets,
-        num_restarts=num_restarts,
+        num_rounds=num_targets if attack.targeted else num_restarts,
     )
 
 
@@ -86,7 +85,7 @@ def create(norm: str, *, num_steps: int, loss: str) -> "Apgd | ApgdL1":
     return Apgd(num_steps=num_steps, loss=loss, norm=norm)
 
 
-@functools.partial(jax.jit, static_argnames=("attack", "num_targets", "num_restarts"))
+@functools.partial(jax.jit, static_argnames=("attack", "num_rounds"))
 def _apgd(
     key: jax.Array,
     logits_fn: LogitsFn,
@@ -94,19 +93,10 @@ def _apgd(
     eps: Scalar,
     *,
     attack: IterativeAttack[Any],
-    num_targets: int,
-    num_restarts: int,
+    num_rounds: int,
 ) -> jax.Array:
     logits = logits_fn(examples.images)
-    return run_targets(
-        key,
-        logits_fn,
-        examples,
-        logits,
-        attack=attack,
-        num_rounds=num_targets if attack.targeted else num_restarts,
-        eps=eps,
-    )
+    return run_targets(key, logits_fn, examples, logits, attack=attack, num_rounds=num_rounds, eps=eps)
 
 
 class ApgdState(AttackState):

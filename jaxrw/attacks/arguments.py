@@ -104,12 +104,11 @@ def as_partial(logits_fn: Callable[..., jax.Array]) -> jax.tree_util.Partial:
     partial = logits_fn if isinstance(logits_fn, jax.tree_util.Partial) else jax.tree_util.Partial(logits_fn)
     if isinstance(partial.func, FastConvolutions):
         return partial
-    leaves, structure = jax.tree.flatten((partial.args, partial.keywords))
+    function, *state = _without_state(partial.func)
+    leaves, structure = jax.tree.flatten(((*state, *partial.args), partial.keywords))
     arrays = {i: leaf for i, leaf in enumerate(leaves) if _is_array(leaf)}
     constants = tuple((i, leaf) for i, leaf in enumerate(leaves) if i not in arrays)
-    function, *state = _without_state(partial.func)
-    bound = _Bound(function, len(state), structure, constants)
-    return jax.tree_util.Partial(FastConvolutions(bound), *state, *arrays.values())
+    return jax.tree_util.Partial(FastConvolutions(_Bound(function, structure, constants)), *arrays.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,24 +117,21 @@ class _Bound:
 
     Attributes:
       function: the function of the `Partial`; that of an NNX model takes its state first.
-      num_states: 1 for an NNX model, else 0.
-      structure: of the positional and keyword arguments of the `Partial`.
+      structure: of the positional and keyword arguments of the `Partial`, after that state if there is one.
       constants: the leaves of these arguments that are no arrays, with their places.
     """
 
     function: Callable[..., Any]
-    num_states: int
     structure: jax.tree_util.PyTreeDef
     constants: tuple[tuple[int, Any], ...]
 
     def __call__(self, *arguments: Any) -> Any:
         num_arrays = self.structure.num_leaves - len(self.constants)
-        state, rest = arguments[: self.num_states], arguments[self.num_states :]
         leaves = dict(self.constants)
         places = [i for i in range(self.structure.num_leaves) if i not in leaves]
-        leaves |= dict(zip(places, rest[:num_arrays], strict=True))
+        leaves |= dict(zip(places, arguments[:num_arrays], strict=True))
         args, keywords = jax.tree.unflatten(self.structure, [leaves[i] for i in sorted(leaves)])
-        return self.function(*state, *args, *rest[num_arrays:], **keywords)
+        return self.function(*args, *arguments[num_arrays:], **keywords)
 
 
 @dataclasses.dataclass(frozen=True)

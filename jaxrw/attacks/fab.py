@@ -74,12 +74,11 @@ def fab(
         examples,
         eps,
         attack=attack,
-        num_targets=num_targets,
-        num_restarts=num_restarts,
+        num_rounds=num_targets if targeted else num_restarts,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("attack", "num_targets", "num_restarts"))
+@functools.partial(jax.jit, static_argnames=("attack", "num_rounds"))
 def _fab(
     key: jax.Array,
     logits_fn: LogitsFn,
@@ -87,19 +86,10 @@ def _fab(
     eps: Scalar,
     *,
     attack: "Fab",
-    num_targets: int,
-    num_restarts: int,
+    num_rounds: int,
 ) -> jax.Array:
     logits = logits_fn(examples.images)
-    adversarial = run_targets(
-        key,
-        logits_fn,
-        examples,
-        logits,
-        attack=attack,
-        num_rounds=num_targets if attack.targeted else num_restarts,
-        eps=eps,
-    )
+    adversarial = run_targets(key, logits_fn, examples, logits, attack=attack, num_rounds=num_rounds, eps=eps)
     # A misclassified image is its own nearest adversarial image.
     return choose(jax.vmap(is_correct)(logits, examples.labels), adversarial, examples.images)
 

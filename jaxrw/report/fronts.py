@@ -35,8 +35,8 @@ def draw_fronts(settings: Sequence[Setting], directory: pathlib.Path) -> list[di
     """
     drawn = []
     for number, setting in enumerate(settings, start=1):
-        pictures = {}
-        for checkpoint in (name for name in setting.checkpoints if name not in reasons_to_leave_out(setting)):
+        pictures, left_out = {}, reasons_to_leave_out(setting)
+        for checkpoint in (name for name in setting.checkpoints if name not in left_out):
             up = max(_UP, key=lambda attack: _num_runs(setting, checkpoint, attack))
             panels = {
                 ATTACKS[attack].title: find_points(setting, checkpoint, attack, up) for attack in _ACROSS
